@@ -1,0 +1,96 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+// The house is described in ARCHITECTURE.md: arrows run one way, from the executables at the bottom of this file
+// to CLinux at its top. A module under Plugins/ is one `module(...)` line here and one line in
+// Sources/coldframed/Modules.swift.
+
+/// A target whose wire types are generated from the QAPI files in its `schema/` folder.
+func schemaTarget(_ name: String, _ dependencies: [Target.Dependency], path: String? = nil) -> Target {
+    .target(
+        name: name, dependencies: dependencies, path: path,
+        exclude: path == nil ? ["schema"] : ["schema", "Tests", "README.md"],
+        plugins: [.plugin(name: "QAPIGenPlugin")])
+}
+
+/// A module of the agent and its tests: one folder with code, schema, tests and a page.
+func module(_ name: String, path: String, _ dependencies: [Target.Dependency] = []) -> [Target] {
+    [
+        schemaTarget(name, ["ColdframeKit", "QAPI", "LinuxSystem"] + dependencies, path: path),
+        .testTarget(
+            name: name + "Tests",
+            dependencies: [.byName(name: name), "ColdframeKit", "ConformanceKit"] + dependencies,
+            path: path + "/Tests"),
+    ]
+}
+
+let modules: [(name: String, path: String, dependencies: [Target.Dependency])] = [
+    ("FileProtocol", "Plugins/Protocols/File", []),
+    ("RawFormat", "Plugins/Formats/Raw", []),
+    ("Qcow2Format", "Plugins/Formats/Qcow2", ["CChecksum", "CZlib"]),
+    ("NBDExport", "Plugins/Exports/NBD", []),
+    ("SnapshotTreeExport", "Plugins/Exports/SnapshotTree", ["CFuse3"]),
+    ("QEMUGuest", "Plugins/Guests/QEMU", ["QMPWire", "QMPClient", "KeeperWire"]),
+]
+
+let package = Package(
+    name: "coldframe",
+    products: [
+        .executable(name: "coldframed", targets: ["coldframed"]),
+        .executable(name: "coldframe", targets: ["coldframe"]),
+        .executable(name: "coldframe-keeper", targets: ["coldframe-keeper"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+    ],
+    targets: [
+        // C: one wrapper per thing that Swift cannot reach.
+        .target(name: "CLinux"),
+        .target(name: "CChecksum"),
+        .target(name: "CToml", linkerSettings: [.linkedLibrary("stdc++")]),
+        .systemLibrary(name: "CFuse3", pkgConfig: "fuse3", providers: [.apt(["libfuse3-dev"])]),
+        .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+
+        // The wire.
+        .target(name: "LinuxSystem", dependencies: ["CLinux"]),
+        .target(name: "QMPWire"),
+        schemaTarget("QAPI", ["QMPWire"]),
+        .target(name: "QMPClient", dependencies: ["QMPWire", "LinuxSystem"]),
+        .target(name: "KeeperWire", dependencies: ["LinuxSystem"]),
+
+        // The agent.
+        .target(
+            name: "ColdframeKit",
+            dependencies: ["QAPI", "QMPWire", "LinuxSystem", .product(name: "Logging", package: "swift-log")]),
+        .target(name: "AgentCore", dependencies: ["ColdframeKit", "QAPI", "QMPWire", "LinuxSystem", "CChecksum"]),
+        .executableTarget(
+            name: "coldframed",
+            dependencies: ["AgentCore", "CToml", .product(name: "Logging", package: "swift-log")]
+                + modules.map { .byName(name: $0.name) }),
+        .executableTarget(
+            name: "coldframe",
+            dependencies: [
+                "QMPClient", "QMPWire", "LinuxSystem",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ]),
+        .executableTarget(name: "coldframe-keeper", dependencies: ["KeeperWire", "LinuxSystem"]),
+
+        // Tools of the build.
+        .executableTarget(name: "QAPIGen", path: "tools/QAPIGen"),
+        .plugin(
+            name: "QAPIGenPlugin", capability: .buildTool(), dependencies: ["QAPIGen"], path: "tools/QAPIGenPlugin"),
+
+        // Tests. A module's own stand in its folder.
+        .target(name: "ConformanceKit", dependencies: ["ColdframeKit"], path: "Tests/ConformanceKit"),
+        .testTarget(name: "LinuxSystemTests", dependencies: ["LinuxSystem"]),
+        .testTarget(name: "QMPWireTests", dependencies: ["QMPWire"]),
+        .testTarget(name: "QAPITests", dependencies: ["QAPI", "QMPWire"]),
+        .testTarget(name: "QMPClientTests", dependencies: ["QMPClient"]),
+        .testTarget(name: "AgentCoreTests", dependencies: ["AgentCore", "ConformanceKit"]),
+        .testTarget(name: "ColdframedTests", dependencies: ["coldframed"]),
+        .testTarget(name: "ColdframeTests", dependencies: ["coldframe"]),
+    ] + modules.flatMap { module($0.name, path: $0.path, $0.dependencies) },
+    swiftLanguageModes: [.v6],
+    cxxLanguageStandard: .cxx20
+)

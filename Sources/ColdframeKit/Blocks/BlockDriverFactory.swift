@@ -1,0 +1,61 @@
+import QAPI
+
+/// What a module contributes for one value of `BlockdevDriver`.
+public protocol BlockDriverFactory: Sendable {
+    /// QAPI's name: the discriminator of `BlockdevOptions`.
+    var driverName: String { get }
+
+    /// Opens an image. `options.branch` is this module's generated branch type; only the module casts it.
+    ///
+    /// Blocking work goes to `BlockingPool`. On a throw nothing stays open; children that were opened through `context`
+    /// are closed by the graph.
+    @AgentActor
+    func open(_ options: BlockdevOptions, context: any OpenContext) async throws -> any BlockDriver
+
+    /// Whether a parent opens this driver with a protocol below it (`file`), as formats do.
+    var isFormat: Bool { get }
+
+    /// Makes a new image (`blockdev-create`). `options.branch` is the module's branch of `BlockdevCreateOptions`.
+    /// The default throws QEMU's text for drivers that cannot.
+    @AgentActor
+    func create(_ options: BlockdevCreateOptions, context: any CreateContext) async throws
+}
+
+extension BlockDriverFactory {
+    public func create(_ options: BlockdevCreateOptions, context: any CreateContext) async throws {
+        throw ColdframeError(.unsupported, "Driver does not support blockdev-create")
+    }
+}
+
+/// What a driver that is being opened may ask of the graph.
+@AgentActor
+public protocol OpenContext: AnyObject {
+    /// Name of the node that is being made.
+    var nodeName: String { get }
+    /// Read-only as asked for, or by `auto-read-only` if the driver finds that it cannot write.
+    var isReadOnly: Bool { get }
+    /// The image was opened with `auto-read-only`: a driver that may not write opens read-only instead of failing.
+    var autoReadOnly: Bool { get }
+    /// Opens or looks up a child and records it as this node's. `role` decides permissions and inherited options.
+    func child(_ name: String, _ reference: BlockdevRef, role: ChildRole) async throws -> BlockNode
+    /// Opens the backing file that an image names, if the gate allows it; `format` nil means that the image does not
+    /// say. The error names the file and the options that would allow it.
+    func backingNamedByImage(filename: String, format: String?, imageFilename: String) async throws -> BlockNode
+}
+
+/// What a child is to its parent (`BdrvChildRole`).
+public enum ChildRole: Sendable {
+    /// Holds the format's metadata and data: opened as writable as the parent, never shared with another writer.
+    case image
+    /// Read where the parent has nothing; opened read-only.
+    case backing
+}
+
+/// What a format that makes an image may ask of the graph.
+@AgentActor
+public protocol CreateContext: AnyObject {
+    /// The node (or inline definition) that the new image goes into, open for writing and resizing.
+    func target(_ reference: BlockdevRef) async throws -> BlockNode
+    /// Adds to the job's progress, in bytes.
+    func advance(byteCount: UInt64)
+}

@@ -1,0 +1,80 @@
+import LinuxSystem
+
+// A caller asks a driver for the capability it needs (`driver as? any SnapshotBearing`), never for its type, and names
+// the missing one in the error.
+
+/// Has internal snapshots.
+///
+/// The methods do blocking I/O; the agent calls them on `BlockingPool`, one at a time per driver, and except for
+/// `snapshots` and `openSnapshot` only while the node is drained of requests from outside (requests may still be
+/// waiting at the gate).
+public protocol SnapshotBearing: BlockDriver {
+    /// In the order of the image's table. Does no I/O and may be called from any thread.
+    var snapshots: [SnapshotInfo] { get }
+    /// Records the disk as it is now. When it returns, the snapshot is durable. The id is one more than the greatest
+    /// numeric id in the image (QEMU's rule) and above `request.idFloor`.
+    func createSnapshot(_ request: SnapshotRequest) throws(ColdframeError) -> SnapshotInfo
+    /// Removes a snapshot with its vmstate. Durable when it returns; a crash leaves it whole or gone.
+    func deleteSnapshot(id: String) throws(ColdframeError)
+    /// Makes the disk equal to the snapshot, which stays. Durable when it returns; a crash leaves the old or the new.
+    func revert(toSnapshot id: String) throws(ColdframeError)
+    /// The disk as it was, read-only and parallel, valid while the snapshot exists (the agent holds a lease). It shares
+    /// this driver's files; its `close` gives up only what is its own.
+    func openSnapshot(id: String) throws(ColdframeError) -> any BlockDriver
+}
+
+/// Has room for the state of a virtual machine beside a snapshot.
+public protocol VMStateBearing: SnapshotBearing {
+    /// Begins to store a state for snapshot `id`, which exists and has none. Appends may run while requests of the
+    /// guest are served. At most one writer per driver at a time.
+    func beginVMState(forSnapshot id: String) throws(ColdframeError) -> any VMStateWriter
+    /// Reads a stored state; valid while the snapshot exists (lease). Any thread.
+    func openVMState(ofSnapshot id: String) throws(ColdframeError) -> any VMStateReader
+}
+
+/// A state on its way into the image. One thread at a time.
+public protocol VMStateWriter: AnyObject, Sendable {
+    /// Appends to the state.
+    func append(_ bytes: UnsafeRawBufferPointer) throws(ColdframeError)
+    /// Makes the state durable and part of the snapshot, in one step of which a crash leaves the old or the new.
+    /// `annotation` replaces the snapshot's. Returns the snapshot as it now is.
+    func attach(annotation: [UInt8], guestClockNanoseconds: UInt64) throws(ColdframeError) -> SnapshotInfo
+    /// Gives all that was written back; also after a failed `append` or `attach`.
+    func abandon() throws(ColdframeError)
+}
+
+/// A stored state. Any thread.
+public protocol VMStateReader: AnyObject, Sendable {
+    var byteCount: UInt64 { get }
+    /// Fills `buffer`; the range lies within `byteCount`.
+    func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ColdframeError)
+}
+
+/// Can change its size while open.
+public protocol Resizable: BlockDriver {
+    func resize(toByteCount: UInt64) throws(ColdframeError)
+}
+
+/// Shows what a backing node holds wherever it has nothing itself.
+public protocol Backed: BlockDriver {
+    var backing: BlockNode? { get }
+}
+
+/// Lets its size and locks be told apart from other files: what an intent names (facts: an image is identified by
+/// device, inode and the format's own identity).
+public protocol FileBacked: BlockDriver {
+    /// Device and inode of the image file, and its path when it was opened.
+    var fileIdentity: FileIdentity { get }
+}
+
+/// Which file this is, whatever its name.
+public struct FileIdentity: Sendable, Hashable {
+    public let device: UInt64
+    public let inode: UInt64
+    public let path: String
+    public init(device: UInt64, inode: UInt64, path: String) {
+        self.device = device
+        self.inode = inode
+        self.path = path
+    }
+}

@@ -1,0 +1,85 @@
+import Synchronization
+import LinuxSystem
+
+/// The counted, nesting gate in front of a node: requests from outside pass it, a drain closes it.
+///
+/// Workers enter and leave on their own threads; when it is closed they wait there. Whoever drains suspends until the
+/// last request inside has left; it never blocks. Passing an open gate costs two atomic operations.
+public final class RequestGate: Sendable {
+    private let state = Mutex(State())
+    private let reopened = ConditionVariable()
+    /// Number of requests that have come to the gate since it was made, open or closed.
+    private let arrivalCount = Atomic<UInt64>(0)
+    /// In flight in the low bits; `closedBit` set while any drain lasts.
+    private let word = Atomic<UInt64>(0)
+    private static let closedBit: UInt64 = 1 << 63
+
+    private struct State {
+        var drainDepth = 0
+        var waiters: [CheckedContinuation<Void, Never>] = []
+    }
+
+    public init() {}
+
+    /// Requests inside now.
+    public var inFlightCount: Int { Int(word.load(ordering: .acquiring) & ~Self.closedBit) }
+    /// Requests that have come so far. Two equal readings with `inFlightCount` 0 between them mean quiet.
+    public var arrivals: UInt64 { arrivalCount.load(ordering: .acquiring) }
+
+    /// Enters, waiting while a drain lasts. Every `enter` is followed by one `leave` on any thread.
+    public func enter() {
+        arrivalCount.add(1, ordering: .acquiringAndReleasing)
+        while true {
+            let old = word.load(ordering: .relaxed)
+            if old & Self.closedBit == 0 {
+                if word.weakCompareExchange(expected: old, desired: old + 1, ordering: .acquiringAndReleasing).exchanged {
+                    return
+                }
+            } else {
+                reopened.wait { self.word.load(ordering: .acquiring) & Self.closedBit == 0 }
+            }
+        }
+    }
+
+    public func leave() {
+        let now = word.subtract(1, ordering: .acquiringAndReleasing).newValue
+        if now == Self.closedBit { wakeDrains() }
+    }
+
+    private func wakeDrains() {
+        let waiters = state.withLock { state in
+            defer { state.waiters = [] }
+            return state.waiters
+        }
+        for waiter in waiters { waiter.resume() }
+    }
+
+    /// Closes the gate and suspends until nobody is inside. Nests; pair with `endDrain`.
+    public func beginDrain() async {
+        state.withLock { state in
+            state.drainDepth += 1
+            word.bitwiseOr(Self.closedBit, ordering: .acquiringAndReleasing)
+        }
+        while inFlightCount > 0 {
+            await withCheckedContinuation { continuation in
+                state.withLock { $0.waiters.append(continuation) }
+                // A request may have left between the check above and the append.
+                if inFlightCount == 0 { wakeDrains() }
+            }
+        }
+    }
+
+    /// Opens the gate when the last drain ends.
+    public func endDrain() {
+        let opened = state.withLock { state in
+            precondition(state.drainDepth > 0, "endDrain without beginDrain")
+            state.drainDepth -= 1
+            if state.drainDepth == 0 {
+                word.bitwiseAnd(~Self.closedBit, ordering: .acquiringAndReleasing)
+                return true
+            }
+            return false
+        }
+        if opened { reopened.broadcast() }
+    }
+}

@@ -1,0 +1,103 @@
+import LinuxSystem
+import QAPI
+import QMPWire
+
+/// How a save captures the RAM (`SnapshotSaveMode` without `auto` and `disks`).
+public enum CaptureWay: String, Sendable {
+    /// `background-snapshot`: RAM streams after the pause.
+    case live
+    /// Precopy migration: RAM streams before the pause.
+    case precopy
+    /// `stop`, then everything.
+    case paused
+}
+
+/// Whether vCPUs run.
+public enum GuestRunState: Sendable, Equatable {
+    case running
+    /// Any state in which `cont` would run it (paused, postmigrate, prelaunch …), by QEMU's name.
+    case stopped(String)
+    /// Gone or not reachable.
+    case gone(String)
+}
+
+/// What must be the same when a state is loaded as when it was saved.
+public struct MachineIdentity: Sendable, Equatable {
+    /// Versioned machine type, as `pc-q35-7.2`.
+    public var machineType: String
+    public var vmmVersion: String
+    public var commandLine: [String]
+    public var memoryByteCount: UInt64
+    public init(machineType: String, vmmVersion: String, commandLine: [String], memoryByteCount: UInt64) {
+        self.machineType = machineType
+        self.vmmVersion = vmmVersion
+        self.commandLine = commandLine
+        self.memoryByteCount = memoryByteCount
+    }
+}
+
+/// A running guest: verbs that the orchestration of save and load is made of. The order of the verbs is AgentCore's.
+@AgentActor
+public protocol Guest: AnyObject, Sendable {
+    /// QAPI's id of the guest.
+    var id: String { get }
+    /// The nodes that the guest has as disks, in its order.
+    var diskNodeNames: [String] { get }
+    /// For `query-guest`.
+    func information() async -> GuestInfo
+    func runState() async throws -> GuestRunState
+    func machineIdentity() async throws -> MachineIdentity
+    /// Everything that forbids a capture this way now, one sentence each, all at once. Empty: it can be done.
+    func blockers(for way: CaptureWay) async throws -> [String]
+    /// Arms a capture: the keeper holds the stream's copy, QEMU is told to migrate. Returns when QEMU has accepted.
+    /// On a throw the guest is as before.
+    func beginCapture(way: CaptureWay) async throws -> any GuestCapture
+    func stop() async throws
+    func cont() async throws
+    /// Loads a state into this process, whose vCPUs are stopped and whose disks are rewound. On a throw the RAM is lost.
+    /// `imagePath` is a small qcow2 file with one snapshot `tag` that holds the state.
+    func loadState(imagePath: String, tag: String) async throws
+    /// Runs a QMP command that the agent does not own.
+    func passThrough(_ command: String, arguments: JSONObject?) async throws(QMPError) -> JSONValue
+    /// The guest's own `query-commands` and `query-qmp-schema`, cached.
+    func ownCommands() async throws -> [String]
+    func ownSchema() async throws -> [JSONValue]
+    /// Detaches, or with `quit` ends it. The process is gone when it returns.
+    func remove(force: Bool) async throws
+}
+
+/// One capture under way. The verbs are called in this order: `stopped`, `release`, `finish`; or `abandon` at any time
+/// after `beginCapture`, which leaves the guest in the run state it had before.
+@AgentActor
+public protocol GuestCapture: AnyObject, Sendable {
+    /// The read end of the stream. A thread of the core reads it to its end.
+    nonisolated var stream: Descriptor { get }
+    /// Suspends until the vCPUs are off, drain and flush are done and the barrier's flush is held. Throws if the
+    /// migration fails before that, or at `deadline`.
+    func stopped() async throws
+    /// Lets the guest go on.
+    func release()
+    /// Bytes of RAM that are sent and will be sent in all, for progress; nil when QEMU does not say.
+    func progress() async -> (current: UInt64, total: UInt64)?
+    /// After the stream's end: waits for QEMU's word that the migration is completed, brings the guest back to the
+    /// recorded run state and returns the pause between STOP and RESUME (nil for a guest that was stopped before).
+    func finish() async throws -> CaptureResult
+    /// Gives the capture up: drains the stream to its end where the way needs it, releases the barrier, restores the
+    /// run state. Idempotent. The core has stopped reading `stream`.
+    func abandon() async
+}
+
+/// What a capture was.
+public struct CaptureResult: Sendable {
+    /// STOP to RESUME by QEMU's stamps.
+    public var pauseNanoseconds: UInt64?
+    public init(pauseNanoseconds: UInt64?) { self.pauseNanoseconds = pauseNanoseconds }
+}
+
+/// What a module contributes for one value of the guest driver (`GuestOptions`).
+public protocol GuestFactory: Sendable {
+    var driverName: String { get }
+    /// Starts (or attaches) the guest; its disks are nodes of the graph. When it returns the guest's QMP answers.
+    @AgentActor
+    func add(_ options: GuestOptions, services: any AgentServices) async throws -> any Guest
+}
