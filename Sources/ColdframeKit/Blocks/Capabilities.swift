@@ -25,9 +25,9 @@ public protocol SnapshotBearing: BlockDriver {
 
 /// Has room for the state of a virtual machine beside a snapshot.
 public protocol VMStateBearing: SnapshotBearing {
-    /// Begins to store a state for snapshot `id`, which exists and has none. Appends may run while requests of the
-    /// guest are served. At most one writer per driver at a time.
-    func beginVMState(forSnapshot id: String) throws(ColdframeError) -> any VMStateWriter
+    /// Begins to store a state, for a snapshot that may not exist yet (precopy streams RAM before the cut). Appends may
+    /// run while requests of the guest are served and while a snapshot is created. At most one writer per driver.
+    func beginVMState() throws(ColdframeError) -> any VMStateWriter
     /// Reads a stored state; valid while the snapshot exists (lease). Any thread.
     func openVMState(ofSnapshot id: String) throws(ColdframeError) -> any VMStateReader
 }
@@ -36,9 +36,11 @@ public protocol VMStateBearing: SnapshotBearing {
 public protocol VMStateWriter: AnyObject, Sendable {
     /// Appends to the state.
     func append(_ bytes: UnsafeRawBufferPointer) throws(ColdframeError)
-    /// Makes the state durable and part of the snapshot, in one step of which a crash leaves the old or the new.
-    /// `annotation` replaces the snapshot's. Returns the snapshot as it now is.
-    func attach(annotation: [UInt8], guestClockNanoseconds: UInt64) throws(ColdframeError) -> SnapshotInfo
+    /// Makes the state durable and part of snapshot `id`, which exists and has none, in one step of which a crash
+    /// leaves the old or the new. `annotation` replaces the snapshot's. Returns the snapshot as it now is.
+    func attach(
+        toSnapshot id: String, annotation: [UInt8], guestClockNanoseconds: UInt64
+    ) throws(ColdframeError) -> SnapshotInfo
     /// Gives all that was written back; also after a failed `append` or `attach`.
     func abandon() throws(ColdframeError)
 }
