@@ -1,0 +1,60 @@
+"""Fixtures of the integration tests."""
+
+import os
+import pathlib
+import random
+import shutil
+import sys
+import tempfile
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+from harness.agent import Agent, GuestAgent  # noqa: E402
+
+SEED = int(os.environ.get("COLDFRAME_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
+
+
+def pytest_report_header():
+    return f"seed: {SEED} (COLDFRAME_TEST_SEED repeats it)"
+
+
+@pytest.fixture
+def chance(request):
+    """Random choices that the printed seed repeats, whatever else runs."""
+    return random.Random(f"{SEED} {request.node.nodeid}")
+
+
+@pytest.fixture
+def directory():
+    """A folder with a name short enough for sockets."""
+    path = pathlib.Path(tempfile.mkdtemp(prefix="cf-"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failed test shows the end of its agent's log."""
+    report = yield
+    if report.when == "call" and report.failed:
+        for name in ("agent", "guest"):
+            agent = item.funcargs.get(name)
+            if isinstance(agent, Agent):
+                report.sections.append(("coldframed", agent.log()[-4000:]))
+    return report
+
+
+@pytest.fixture
+def agent(directory):
+    """A coldframed without a guest."""
+    with Agent(directory) as running:
+        yield running
+
+
+@pytest.fixture
+def guest(directory):
+    """A coldframed with the running Linux guest."""
+    with GuestAgent(directory) as running:
+        yield running

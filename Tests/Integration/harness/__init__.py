@@ -1,0 +1,1 @@
+"""What the integration tests, the benchmarks and the soak share: agents, guests, monitors, images."""

@@ -1,0 +1,194 @@
+"""coldframed under test: started with folders of its own, ended in order, its log shown where a test fails."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import time
+
+from . import images
+from .fixture import linux_fixture
+from .guests import BUILD, DISKS, LinuxConsole, linux_command
+from .monitor import Monitor
+
+BINARIES = pathlib.Path(os.environ.get("COLDFRAME_BIN_DIR", BUILD / "debug"))
+
+
+class Agent:
+    """One coldframed. With a name it keeps state below `directory`; `options` are those of the command line."""
+
+    def __init__(self, directory, name="t", options=(), environment=None):
+        self.directory = pathlib.Path(directory)
+        self.name = name
+        self.options = [str(option) for option in options]
+        self.runtime = self.directory / "run"
+        self.state = self.directory / "state"
+        self.environment = {
+            **os.environ, "COLDFRAME_RUNTIME_DIR": str(self.runtime), "COLDFRAME_STATE_DIR": str(self.state),
+            "PATH": f"{BINARIES}:{os.environ['PATH']}", **(environment or {}),
+        }
+        self.socket = self.runtime / name / "qmp.sock"
+        self.log_path = self.directory / f"{name}.log"
+        self.process = None
+        self.monitors = []
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, *_):
+        self.stop()
+
+    @property
+    def arguments(self):
+        return [str(BINARIES / "coldframed"), "--name", self.name, *self.options]
+
+    def start(self):
+        self.runtime.mkdir(exist_ok=True)
+        self.state.mkdir(exist_ok=True)
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(self.arguments, env=self.environment, stdin=subprocess.DEVNULL,
+                                            stdout=log, stderr=log)
+        try:
+            self.connect()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def connect(self):
+        """Another monitor; the first is `monitor`."""
+        deadline = time.monotonic() + 30
+        while not self.socket.exists():
+            assert self.process.poll() is None, f"coldframed ended with {self.process.returncode}:\n{self.log()}"
+            assert time.monotonic() < deadline, f"coldframed made no {self.socket}:\n{self.log()}"
+            time.sleep(0.02)
+        monitor = Monitor(self.socket)
+        self.monitors.append(monitor)
+        return monitor
+
+    @property
+    def monitor(self):
+        return self.monitors[0]
+
+    def __getattr__(self, name):
+        # `agent.execute`, `agent.run_job` and so on are the first monitor's.
+        if name in ("execute", "run_job", "wait_job", "wait_event", "mark", "events_since", "job", "job_statuses"):
+            return getattr(self.monitor, name)
+        raise AttributeError(name)
+
+    def log(self):
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def stop(self, timeout=30):
+        """Ends the agent as SIGTERM does, the guest with it. Returns the exit code."""
+        if self.process and self.process.poll() is None:
+            try:
+                self._end_guest()
+            finally:
+                self.process.terminate()
+                try:
+                    self.process.wait(timeout)
+                except subprocess.TimeoutExpired:
+                    self.process.kill()
+                    self.process.wait()
+                    raise AssertionError(f"coldframed did not end on SIGTERM:\n{self.log()}")
+        for monitor in self.monitors:
+            monitor.close()
+        self.monitors = []
+        return self.process.returncode if self.process else None
+
+    def _end_guest(self):
+        """A guest outlives its agent by design; a test's must not."""
+        try:
+            for guest in self.execute("query-guest"):
+                self.execute("guest-del", id=guest["id"], force=True)
+        except Exception:  # No guest, or the test broke the connection on purpose.
+            pass
+
+    def cli(self, *arguments, check=True, timeout=120, **options):
+        """Runs `coldframe -n NAME …` as a user would."""
+        result = subprocess.run([str(BINARIES / "coldframe"), *map(str, arguments), "-n", self.name],
+                                env=self.environment, capture_output=True, text=True, timeout=timeout, **options)
+        if check:
+            assert result.returncode == 0, f"coldframe {arguments}: {result.returncode}\n{result.stdout}{result.stderr}"
+        return result
+
+    def cli_json(self, *arguments):
+        return json.loads(self.cli(*arguments, "--json").stdout)
+
+    # What nearly every test needs
+
+    def add_qcow2(self, node, path, **options):
+        self.execute("blockdev-add", driver="qcow2", node_name=node,
+                     file={"driver": "file", "filename": str(path)}, **options)
+
+    def node(self, name):
+        return next((node for node in self.execute("query-named-block-nodes") if node["node-name"] == name), None)
+
+    def snapshot_names(self, node):
+        return [snapshot["name"] for snapshot in self.node(node)["image"].get("snapshots", [])]
+
+    def tags(self):
+        return {entry["tag"]: entry for entry in self.execute("query-snapshots")}
+
+
+class GuestAgent(Agent):
+    """An agent with the booted Linux guest on three qcow2 disks."""
+
+    def __init__(self, directory, incoming=True, memory_mebibytes=192, processors=2, **options):
+        super().__init__(directory, **options)
+        self.fixture = linux_fixture(memory_mebibytes, processors)
+        self.incoming = incoming
+        self.memory_mebibytes, self.processors = memory_mebibytes, processors
+        self.images = [self.directory / f"{disk}.qcow2" for disk in DISKS]
+        self.console = None
+
+    def copy_disks(self):
+        source = self.fixture if self.incoming else self.fixture / "with-snapshot"
+        for disk, image in zip(DISKS, self.images):
+            shutil.copy(source / f"{disk}.qcow2", image)
+
+    def command(self):
+        command = linux_command(self.directory, self.memory_mebibytes, self.processors)
+        return [*command, *(["-incoming", f"exec:cat '{self.fixture}/state.bin'"] if self.incoming else ["-S"])]
+
+    def start(self):
+        self.copy_disks()
+        super().start()
+        try:
+            for disk, image in zip(DISKS, self.images):
+                self.add_qcow2(disk, image)
+            self.execute("guest-add", driver="qemu", id="vm", command=self.command(), disks=DISKS)
+            self.console = LinuxConsole(self.directory / "console.sock")
+            if self.incoming:
+                self.wait_status("paused")
+                self.execute("cont")
+                self.console.assert_advances()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def wait_status(self, status, timeout=60):
+        deadline = time.monotonic() + timeout
+        while (now := self.execute("query-status")["status"]) != status:
+            assert time.monotonic() < deadline, f"the guest is {now}, not {status}"
+            time.sleep(0.05)
+
+    def save(self, tag, devices=DISKS, vmstate=DISKS[0], **arguments):
+        """snapshot-save to its end; returns the data of SNAPSHOT_SAVED."""
+        mark = self.mark()
+        self.run_job("snapshot-save", tag=tag, vmstate=vmstate, devices=list(devices), **arguments)
+        return self.wait_event("SNAPSHOT_SAVED", mark, lambda data: data["tag"] == tag)["data"]
+
+    def load(self, tag, devices=DISKS, vmstate=DISKS[0], **arguments):
+        self.run_job("snapshot-load", tag=tag, vmstate=vmstate, devices=list(devices), **arguments)
+
+    def delete(self, tag, devices=DISKS, **arguments):
+        self.run_job("snapshot-delete", tag=tag, devices=list(devices), **arguments)
+
+    def check_images(self):
+        """After the agent's end: qemu-img finds nothing on any disk."""
+        for image in self.images:
+            images.check(image)
