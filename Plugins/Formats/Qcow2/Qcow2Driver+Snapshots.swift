@@ -1,0 +1,49 @@
+import ColdframeKit
+
+extension Qcow2Driver: VMStateBearing {
+    public var snapshots: [SnapshotInfo] { operations.entries.map(\.info) }
+
+    public func createSnapshot(_ request: SnapshotRequest) throws(ColdframeError) -> SnapshotInfo {
+        try checkMayChange()
+        return try operations.create(request, diskByteCount: byteCount)
+    }
+
+    public func deleteSnapshot(id: String) throws(ColdframeError) {
+        try checkMayChange()
+        try operations.delete(id: id)
+    }
+
+    public func revert(toSnapshot id: String) throws(ColdframeError) {
+        try checkMayChange()
+        setDiskByteCount(try operations.revert(toID: id))
+    }
+
+    public func openSnapshot(id: String) throws(ColdframeError) -> any BlockDriver {
+        try SnapshotDisk(entry: entry(id), operations: operations, backing: backing)
+    }
+
+    public func beginVMState() throws(ColdframeError) -> any VMStateWriter {
+        try checkMayChange()
+        guard hasStateWriter.compareExchange(expected: false, desired: true, ordering: .acquiringAndReleasing).exchanged
+        else {
+            throw ColdframeError(.busy, "A state is being stored in this image already")
+        }
+        return VMStateArea(operations: operations) { [self] in hasStateWriter.store(false, ordering: .releasing) }
+    }
+
+    public func openVMState(ofSnapshot id: String) throws(ColdframeError) -> any VMStateReader {
+        try StoredVMState(entry: entry(id), operations: operations)
+    }
+
+    private func entry(_ id: String) throws(ColdframeError) -> SnapshotEntry {
+        let entries = operations.entries
+        return entries[try operations.index(ofID: id, in: entries)]
+    }
+
+    private func checkMayChange() throws(ColdframeError) {
+        guard !isReadOnly else {
+            throw ColdframeError(.permission, "Image '\(displayFilename)' is open read-only")
+        }
+        try writer.prepare()
+    }
+}

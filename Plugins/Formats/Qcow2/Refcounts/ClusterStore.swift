@@ -1,0 +1,374 @@
+import ColdframeKit
+import Synchronization
+
+/// The host clusters of an image: which are free, which are reserved for writers, which wait to become free; and the header.
+///
+/// **Reserved ahead.** A cluster's refcount must be on stable storage before an L2 entry points to it. So clusters are
+/// reserved in batches whose refcounts are flushed before the first of them is handed out: an allocating write costs
+/// no flush. A crash leaks what was reserved; `close` gives it back.
+///
+/// **Freed late.** A cluster that an entry no longer points to keeps its refcount until that entry is on stable storage
+/// (else power loss could leave an entry whose cluster serves something else) and until no request can know it
+/// (`RequestEpochs`). Both happen at flushes.
+///
+/// Any thread. The lock is never held across a flush, except in a `MetadataTransaction`.
+final class ClusterStore: Sendable {
+    let file: ImageFile
+    let geometry: Geometry
+    let epochs = RequestEpochs()
+    let state: Guarded<State>
+    /// The file's length when it was opened; it never becomes shorter.
+    private let openedByteCount: UInt64
+
+    struct State: ~Copyable {
+        var header: Header
+        let refcounts: RefcountTable
+        /// Handed out next. Refcount 1 on stable storage, nothing points to them.
+        var ready: [Reserved] = []
+        /// Refcount 1, written but not yet flushed.
+        var pending: [Reserved] = []
+        /// Clusters in the next batch.
+        var batchCount: UInt64
+        /// No cluster with a refcount block is free before this one.
+        var searchStart: UInt64 = 0
+        /// From here on the file has only zeros.
+        var freshStart: UInt64
+        /// No longer pointed to, since less than one flush.
+        var unlinked: [Freeing] = []
+        /// Durably no longer pointed to, by the epoch in which that became so.
+        var waiting: [[Freeing]] = [[], []]
+    }
+
+    struct Reserved: Sendable {
+        var run: ClusterRun
+        /// The file has zeros there.
+        var isFresh: Bool
+    }
+
+    struct Freeing: Sendable {
+        var run: ClusterRun
+        /// The guest gave it up: the space goes back to the host.
+        var givesSpaceBack: Bool
+    }
+
+    private static let batchByteLimit: UInt64 = 32 << 20
+    private static let firstBatchByteCount: UInt64 = 1 << 20
+    /// Beyond so many runs waiting for a flush, a writer flushes itself.
+    private static let unlinkedLimit = 16384
+
+    init(file: ImageFile, geometry: Geometry, header: Header, refcounts: sending RefcountTable) {
+        self.file = file
+        self.geometry = geometry
+        openedByteCount = file.byteCount
+        state = Guarded(
+            State(
+                header: header, refcounts: refcounts,
+                batchCount: max(8, Self.firstBatchByteCount >> UInt64(geometry.clusterBits)),
+                freshStart: geometry.clusterCount(forByteCount: file.byteCount)))
+    }
+
+    var header: Header { state.withLock { $0.header } }
+
+    // MARK: Reserve
+
+    /// Takes up to `limit` reserved clusters in a row. The caller either points an entry to each or gives it back.
+    func takeReserved(limit: UInt64) throws(ColdframeError) -> Reserved {
+        while true {
+            let taken = try state.withLock { state throws(ColdframeError) -> Reserved? in
+                if let taken = state.takeReady(limit) {
+                    // The next batch is written early: a flush of the guest's then makes it ready at no cost.
+                    if state.ready.count <= 1, state.pending.isEmpty,
+                        (state.ready.first?.run.count ?? 0) < state.batchCount / 4
+                    {
+                        try? self.reserve(&state)
+                    }
+                    return taken
+                }
+                if state.pending.isEmpty { try self.reserve(&state) }
+                return nil
+            }
+            if let taken { return taken }
+            try flush()
+        }
+    }
+
+    private func reserve(_ state: inout State) throws(ColdframeError) {
+        let wanted = state.batchCount
+        state.batchCount = min(state.batchCount * 2, max(8, Self.batchByteLimit >> UInt64(geometry.clusterBits)))
+        var count: UInt64 = 0
+        while count < wanted {
+            let reserved: Reserved
+            do {
+                reserved = try allocate(&state, limit: wanted - count)
+            } catch {
+                // A full host: what was got so far is worth handing out.
+                if count > 0 { return }
+                throw error
+            }
+            state.pending.append(reserved)
+            count += reserved.run.count
+        }
+    }
+
+    /// Raises the refcounts of up to `limit` free clusters in a row; the file reaches over them.
+    private func allocate(_ state: inout State, limit: UInt64) throws(ColdframeError) -> Reserved {
+        while true {
+            if let run = try state.refcounts.findFree(from: state.searchStart, limit: limit) {
+                guard run.end <= Limits.hostByteCount >> UInt64(geometry.clusterBits) else {
+                    throw ColdframeError(.unsupported, "The image file has no more room in its format", errno: 27)
+                }
+                try file.ensureByteCount(run.end << UInt64(geometry.clusterBits))
+                try state.refcounts.adjust(run, raise: true)
+                state.searchStart = run.end
+                let isFresh = run.first >= state.freshStart
+                state.freshStart = max(state.freshStart, run.end)
+                return Reserved(run: run, isFresh: isFresh)
+            }
+            try addRefcountBlocks(&state)
+        }
+    }
+
+    /// Every refcount block is full: makes the next ones, for at least 16 MiB.
+    private func addRefcountBlocks(_ state: inout State) throws(ColdframeError) {
+        let span = geometry.refcountBlockEntryCount << UInt64(geometry.clusterBits)
+        let missing = state.refcounts.missingBlocks(count: Int(max(1, (16 << 20) / span)))
+        let transaction = MetadataTransaction(
+            table: state.refcounts, searchStart: missing[0] * geometry.refcountBlockEntryCount)
+        for index in missing { try transaction.addBlock(index) }
+        try commit(transaction, &state) { _ in }
+    }
+
+    /// Takes clusters for something that is pointed to only after a flush of its own: the state of a machine, tables.
+    func allocateUnflushed(limit: UInt64) throws(ColdframeError) -> ClusterRun {
+        try state.withLock { state throws(ColdframeError) in try self.allocate(&state, limit: limit).run }
+    }
+
+    /// Takes `count` clusters in a row, likewise.
+    func allocateContiguous(_ count: UInt64) throws(ColdframeError) -> ClusterRun {
+        try state.withLock { state throws(ColdframeError) in
+            let found = try self.findContiguous(&state, count)
+            try self.file.ensureByteCount(found.end << UInt64(self.geometry.clusterBits))
+            try state.refcounts.adjust(found, raise: true)
+            state.freshStart = max(state.freshStart, found.end)
+            return found
+        }
+    }
+
+    private func findContiguous(_ state: inout State, _ count: UInt64) throws(ColdframeError) -> ClusterRun {
+        var start = state.searchStart
+        while true {
+            guard var found = try state.refcounts.findFree(from: start, limit: count) else {
+                try addRefcountBlocks(&state)
+                continue
+            }
+            start = found.first
+            while found.count < count {
+                // A run may go on in the next refcount block.
+                guard let next = try state.refcounts.findFree(from: found.end, limit: count - found.count) else {
+                    try addRefcountBlocks(&state)
+                    continue
+                }
+                if next.first != found.end {
+                    start = next.first
+                    break
+                }
+                found.count += next.count
+            }
+            if found.count == count { return found }
+        }
+    }
+
+    /// Gives back clusters that nothing has pointed to.
+    func giveBack(_ run: ClusterRun) {
+        state.withLock { $0.ready.append(Reserved(run: run, isFresh: false)) }
+    }
+
+    // MARK: Freeing
+
+    /// Takes note that an entry no longer points to these clusters; each loses one reference after the next flush.
+    func releaseAfterFlush(_ runs: [Freeing]) throws(ColdframeError) {
+        guard !runs.isEmpty else { return }
+        let isFull = state.withLock { state in
+            state.unlinked.append(contentsOf: runs)
+            return state.unlinked.count > Self.unlinkedLimit
+        }
+        if isFull { try flush() }
+    }
+
+    /// Takes one reference from each cluster at once: nothing on stable storage points to them, nobody uses them.
+    func freeNow(_ runs: [ClusterRun], givesSpaceBack: Bool) {
+        finish(runs.map { Freeing(run: $0, givesSpaceBack: givesSpaceBack) })
+    }
+
+    /// Makes everything durable that was written before; then what waited for it becomes ready or free.
+    func flush() throws(ColdframeError) {
+        let (unlinked, pending) = state.withLock { state in
+            defer {
+                state.unlinked = []
+                state.pending = []
+            }
+            return (state.unlinked, state.pending)
+        }
+        do {
+            try file.flush()
+        } catch {
+            state.withLock { state in
+                state.unlinked.append(contentsOf: unlinked)
+                state.pending.append(contentsOf: pending)
+            }
+            throw error
+        }
+        guard !unlinked.isEmpty || !pending.isEmpty || hasWaiting else { return }
+        let free = state.withLock { state in
+            state.ready.append(contentsOf: pending)
+            state.waiting[self.epochs.currentEpoch].append(contentsOf: unlinked)
+            var free: [Freeing] = []
+            // Twice: if no request is in flight, both epochs are empty.
+            for _ in 0..<2 {
+                guard let epoch = self.epochs.tryAdvance() else { break }
+                free.append(contentsOf: state.waiting[epoch])
+                state.waiting[epoch] = []
+            }
+            return free
+        }
+        finish(free)
+    }
+
+    private var hasWaiting: Bool {
+        state.withLock { $0.waiting[0].isEmpty && $0.waiting[1].isEmpty } == false
+    }
+
+    /// Lowers the refcounts. The space goes back to the host before the clusters can serve anything else.
+    private func finish(_ freeing: [Freeing]) {
+        guard !freeing.isEmpty else { return }
+        let sorted = Self.coalesce(freeing)
+        let holes = state.withLock { state in
+            sorted.filter { item in
+                item.givesSpaceBack
+                    && (item.run.first..<item.run.end).allSatisfy {
+                        (try? state.refcounts.refcount(ofCluster: $0)) == 1
+                    }
+            }
+        }
+        for hole in holes {
+            file.discard(
+                at: geometry.hostOffset(ofCluster: hole.run.first),
+                byteCount: hole.run.count << UInt64(geometry.clusterBits))
+        }
+        state.withLock { state in
+            for item in sorted {
+                // An error leaves the reference standing: a leak, found by a check. The data is safe.
+                try? state.refcounts.adjust(item.run, raise: false)
+                state.searchStart = min(state.searchStart, item.run.first)
+            }
+        }
+    }
+
+    /// Gives the space of those clusters back that are free, under the lock so that nobody takes them meanwhile.
+    func discardIfFree(_ run: ClusterRun) {
+        state.withLock { state in
+            var free = ClusterRun(first: run.first, count: 0)
+            for cluster in run.first...run.end {
+                if cluster < run.end, (try? state.refcounts.refcount(ofCluster: cluster)) == 0 {
+                    free.count += 1
+                    continue
+                }
+                if free.count > 0 {
+                    file.discard(
+                        at: geometry.hostOffset(ofCluster: free.first),
+                        byteCount: free.count << UInt64(geometry.clusterBits))
+                }
+                free = ClusterRun(first: cluster + 1, count: 0)
+            }
+        }
+    }
+
+    /// Sorted, with neighbours joined; a cluster that lost two references stays twice.
+    private static func coalesce(_ freeing: [Freeing]) -> [Freeing] {
+        var result: [Freeing] = []
+        for item in freeing.sorted(by: { $0.run.first < $1.run.first }) {
+            if let last = result.last, last.run.end == item.run.first, last.givesSpaceBack == item.givesSpaceBack {
+                result[result.count - 1].run.count += item.run.count
+            } else {
+                result.append(item)
+            }
+        }
+        return result
+    }
+
+    // MARK: Header and transactions
+
+    /// Commits under the lock; the state then has the new header.
+    func commit(
+        _ transaction: MetadataTransaction, _ state: inout State, _ change: (inout Header) -> Void
+    ) throws(ColdframeError) {
+        state.header = try transaction.commit(state.header, change)
+        state.freshStart = max(state.freshStart, transaction.endOfUse)
+    }
+
+    /// Rewrites the header's fields in place, in one sector.
+    func updateHeader(_ change: (inout Header) -> Void) throws(ColdframeError) {
+        try state.withLock { state throws(ColdframeError) in
+            var new = state.header
+            change(&new)
+            try self.file.write(new.encodedFixedFields, at: HostOffset(0))
+            state.header = new
+        }
+    }
+
+    /// Points the header to a snapshot table of as many entries, durably. Throws with the previous one in force.
+    func switchSnapshotTable(to table: HostOffset) throws(ColdframeError) {
+        let previous = header.snapshotTableOffset
+        do {
+            try updateHeader { $0.snapshotTableOffset = table }
+            try flush()
+        } catch {
+            try? updateHeader { $0.snapshotTableOffset = previous }
+            try? flush()
+            throw error
+        }
+    }
+
+    // MARK: Close
+
+    /// Gives back all that is reserved or waiting, and cuts the file behind its last used cluster. No request is in
+    /// flight.
+    func close() throws(ColdframeError) {
+        try flush()
+        let rest = state.withLock { state in
+            defer {
+                state.ready = []
+                state.pending = []
+                state.waiting = [[], []]
+            }
+            return state.waiting[0] + state.waiting[1]
+                + (state.ready + state.pending).map { Freeing(run: $0.run, givesSpaceBack: false) }
+        }
+        finish(rest)
+        let end = try state.withLock { state throws(ColdframeError) -> UInt64 in
+            var end = self.geometry.clusterCount(forByteCount: self.file.byteCount)
+            let floor = self.geometry.clusterCount(forByteCount: self.openedByteCount)
+            while end > floor, try state.refcounts.refcount(ofCluster: end - 1) == 0 { end -= 1 }
+            return end
+        }
+        try file.truncate(toByteCount: max(openedByteCount, end << UInt64(geometry.clusterBits)))
+        try file.flush()
+    }
+}
+
+extension ClusterStore.State {
+    /// Up to `limit` clusters of the first ready run.
+    mutating func takeReady(_ limit: UInt64) -> ClusterStore.Reserved? {
+        guard var first = ready.first else { return nil }
+        var taken = first
+        taken.run.count = min(limit, first.run.count)
+        if taken.run.count == first.run.count {
+            ready.removeFirst()
+        } else {
+            first.run.first += taken.run.count
+            first.run.count -= taken.run.count
+            ready[0] = first
+        }
+        return taken
+    }
+}

@@ -1,0 +1,134 @@
+import ColdframeKit
+
+/// The refcounts of an image as they are in the file: blocks are read when needed, kept up to a bound, and written
+/// through at every change. Not thread-safe: `ClusterStore` holds it under its lock.
+final class RefcountTable {
+    let file: ImageFile
+    let geometry: Geometry
+    /// Host offsets of the blocks, 0 where there is none.
+    private(set) var blockOffsets: [UInt64]
+    private var cached: [UInt64: RefcountBlock] = [:]
+    private let cachedBlockLimit: Int
+
+    init(file: ImageFile, geometry: Geometry, header: Header, cacheByteLimit: Int) throws(ColdframeError) {
+        self.file = file
+        self.geometry = geometry
+        cachedBlockLimit = max(4, cacheByteLimit / Int(geometry.clusterByteCount))
+        let entryCount = Int(UInt64(header.refcountTableClusterCount) << UInt64(geometry.clusterBits - 3))
+        blockOffsets = try file.readWords(
+            count: entryCount, at: header.refcountTableOffset, "Could not initialize refcount handling: refcount table")
+    }
+
+    var entriesPerBlock: UInt64 { geometry.refcountBlockEntryCount }
+
+    /// The block that counts the clusters from `index * entriesPerBlock` on; nil if there is none, all 0.
+    func block(_ index: UInt64) throws(ColdframeError) -> RefcountBlock? {
+        if let block = cached[index] { return block }
+        guard index < UInt64(blockOffsets.count) else { return nil }
+        let offset = blockOffsets[Int(index)]
+        guard offset != 0 else { return nil }
+        guard geometry.isClusterAligned(offset) else {
+            throw ColdframeError(.corrupt, "Refblock offset \(offset) unaligned (reftable index: \(index))")
+        }
+        let block = RefcountBlock(geometry: geometry)
+        try file.readMetadata(into: block.bytes, at: HostOffset(offset), "Refcount block")
+        keep(block, index)
+        return block
+    }
+
+    private func keep(_ block: RefcountBlock, _ index: UInt64) {
+        // Nothing is dirty, so whichever goes is read again when it is needed.
+        if cached.count >= cachedBlockLimit, let victim = cached.keys.first { cached[victim] = nil }
+        cached[index] = block
+    }
+
+    func refcount(ofCluster cluster: UInt64) throws(ColdframeError) -> UInt64 {
+        guard let block = try block(cluster / entriesPerBlock) else { return 0 }
+        return block[Int(cluster % entriesPerBlock)]
+    }
+
+    /// Adds 1 to the refcounts of `run`, all of which have a block, or subtracts 1, and writes them. A failed write leaves what was
+    /// written before it.
+    func adjust(_ run: ClusterRun, raise: Bool) throws(ColdframeError) {
+        var cluster = run.first
+        while cluster < run.end {
+            let index = cluster / entriesPerBlock
+            let end = min(run.end, (index + 1) * entriesPerBlock)
+            guard let block = try block(index) else {
+                throw ColdframeError(.corrupt, "Cluster \(cluster) has no refcount block")
+            }
+            let entries = Int(cluster % entriesPerBlock)..<Int(end - 1 - index * entriesPerBlock) + 1
+            try block.adjust(entries, raise: raise, maximum: geometry.refcountMaximum)
+            let bytes = block.byteRange(entries)
+            do {
+                try file.write(
+                    UnsafeRawBufferPointer(rebasing: block.bytes[bytes]),
+                    at: HostOffset(blockOffsets[Int(index)]) + UInt64(bytes.lowerBound))
+            } catch {
+                cached[index] = nil
+                throw error
+            }
+            cluster = end
+        }
+    }
+
+    /// The first free clusters from `start` on that have a refcount block, at most `limit` in a row; nil if there are
+    /// none before the end of the table.
+    func findFree(from start: UInt64, limit: UInt64) throws(ColdframeError) -> ClusterRun? {
+        var index = start / entriesPerBlock
+        var entry = Int(start % entriesPerBlock)
+        while index < UInt64(blockOffsets.count) {
+            if let block = try block(index) {
+                while entry < Int(entriesPerBlock) {
+                    if block[entry] == 0 {
+                        var end = entry + 1
+                        while end < Int(entriesPerBlock), UInt64(end - entry) < limit, block[end] == 0 { end += 1 }
+                        return ClusterRun(first: index * entriesPerBlock + UInt64(entry), count: UInt64(end - entry))
+                    }
+                    entry += 1
+                }
+            }
+            index += 1
+            entry = 0
+        }
+        return nil
+    }
+
+    /// The first indices that have no block.
+    func missingBlocks(count: Int) -> [UInt64] {
+        var missing: [UInt64] = []
+        var index = 0
+        while missing.count < count {
+            if index >= blockOffsets.count || blockOffsets[index] == 0 { missing.append(UInt64(index)) }
+            index += 1
+        }
+        return missing
+    }
+
+    /// Takes over what a transaction has made durable.
+    func adopt(blockOffsets: [UInt64], blocks: [UInt64: RefcountBlock]) {
+        self.blockOffsets = blockOffsets
+        for (index, block) in blocks {
+            cached[index] = nil
+            keep(block, index)
+        }
+    }
+}
+
+extension RefcountBlock {
+    /// Adds or subtracts 1; changes nothing if a refcount would leave its bounds.
+    func adjust(_ entries: Range<Int>, raise: Bool, maximum: UInt64) throws(ColdframeError) {
+        for index in entries {
+            if raise, self[index] == maximum {
+                throw ColdframeError(
+                    .unsupported, "A refcount would exceed \(maximum); the image's refcounts are too narrow for it",
+                    errno: 22)
+            }
+            if !raise, self[index] == 0 {
+                throw ColdframeError(
+                    .corrupt, "A refcount is lower than its references; check the image with qemu-img check")
+            }
+        }
+        for index in entries { self[index] = raise ? self[index] + 1 : self[index] - 1 }
+    }
+}

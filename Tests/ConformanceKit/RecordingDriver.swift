@@ -1,0 +1,88 @@
+import ColdframeKit
+import Synchronization
+
+/// Passes everything on and records what changed the image, so that a test can build the file as a crash would have
+/// left it: every prefix, and every choice of the calls between two flushes.
+public final class RecordingDriver: BlockDriver, Resizable {
+    public enum Call: Sendable {
+        case write(offset: UInt64, bytes: [UInt8])
+        case zero(offset: UInt64, byteCount: UInt64)
+        case resize(byteCount: UInt64)
+        case flush
+    }
+
+    private let inner: any BlockDriver & Resizable
+    private let recorded = Mutex<[Call]>([])
+
+    public init(_ inner: any BlockDriver & Resizable) { self.inner = inner }
+
+    /// What has been recorded since the beginning.
+    public var calls: [Call] { recorded.withLock { $0 } }
+
+    /// The bytes of the file at `path` before the first recorded call, `base`, after `calls` were applied in order.
+    public static func replay(_ calls: some Sequence<Call>, on base: [UInt8]) -> [UInt8] {
+        var bytes = base
+        func reach(_ end: Int) {
+            if bytes.count < end { bytes.append(contentsOf: repeatElement(0, count: end - bytes.count)) }
+        }
+        for call in calls {
+            switch call {
+            case .write(let offset, let data):
+                reach(Int(offset) + data.count)
+                bytes.replaceSubrange(Int(offset)..<Int(offset) + data.count, with: data)
+            case .zero(let offset, let byteCount):
+                reach(Int(offset + byteCount))
+                for index in Int(offset)..<Int(offset + byteCount) { bytes[index] = 0 }
+            case .resize(let byteCount):
+                if bytes.count > Int(byteCount) { bytes.removeLast(bytes.count - Int(byteCount)) }
+                reach(Int(byteCount))
+            case .flush: break
+            }
+        }
+        return bytes
+    }
+
+    private func record(_ call: Call) { recorded.withLock { $0.append(call) } }
+
+    public var driverName: String { inner.driverName }
+    public var byteCount: UInt64 { inner.byteCount }
+    public var isReadOnly: Bool { inner.isReadOnly }
+    public var threadModel: ThreadModel { inner.threadModel }
+    public var displayFilename: String { inner.displayFilename }
+    public func information() throws(ColdframeError) -> BlockInformation { try inner.information() }
+
+    public func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ColdframeError) {
+        try inner.read(into: buffer, at: offset)
+    }
+
+    public func write(_ buffer: UnsafeRawBufferPointer, at offset: UInt64, flags: WriteFlags) throws(ColdframeError) {
+        try inner.write(buffer, at: offset, flags: flags)
+        record(.write(offset: offset, bytes: Array(buffer)))
+    }
+
+    public func writeZeroes(at offset: UInt64, byteCount: UInt64, flags: WriteFlags) throws(ColdframeError) {
+        try inner.writeZeroes(at: offset, byteCount: byteCount, flags: flags)
+        record(.zero(offset: offset, byteCount: byteCount))
+    }
+
+    public func discard(at offset: UInt64, byteCount: UInt64) throws(ColdframeError) {
+        try inner.discard(at: offset, byteCount: byteCount)
+        record(.zero(offset: offset, byteCount: byteCount))
+    }
+
+    public func flush() throws(ColdframeError) {
+        try inner.flush()
+        record(.flush)
+    }
+
+    public func extents(at offset: UInt64, byteCount: UInt64, limit: Int) throws(ColdframeError) -> [Extent] {
+        try inner.extents(at: offset, byteCount: byteCount, limit: limit)
+    }
+
+    public func resize(toByteCount: UInt64) throws(ColdframeError) {
+        try inner.resize(toByteCount: toByteCount)
+        record(.resize(byteCount: toByteCount))
+    }
+
+    public func close() throws(ColdframeError) { try inner.close() }
+}
