@@ -1,0 +1,87 @@
+import CLinux
+import Glibc
+
+/// What `fallocate(2)` does to a range.
+public enum FallocateMode: Sendable {
+    /// Reserves space; the file grows if the range lies behind its end.
+    case reserve
+    /// Reserves space without growing the file.
+    case reserveKeepingSize
+    /// Gives the space back; the range reads as zeros. Never grows the file.
+    case punchHole
+    /// Makes the range read as zeros; the file grows if the range lies behind its end.
+    case zeroRange
+    /// The same without growing it.
+    case zeroRangeKeepingSize
+
+    var flags: Int32 {
+        switch self {
+        case .reserve: 0
+        case .reserveKeepingSize: cf_FALLOC_KEEP_SIZE
+        case .punchHole: cf_FALLOC_PUNCH_HOLE | cf_FALLOC_KEEP_SIZE
+        case .zeroRange: cf_FALLOC_ZERO_RANGE
+        case .zeroRangeKeepingSize: cf_FALLOC_ZERO_RANGE | cf_FALLOC_KEEP_SIZE
+        }
+    }
+}
+
+extension Descriptor {
+    /// `ftruncate(2)`.
+    public func truncate(toByteCount byteCount: UInt64) throws(SystemError) {
+        let size = try SystemCall.offset(byteCount, "ftruncate")
+        _ = try SystemCall.run("ftruncate") { ftruncate(raw, size) }
+    }
+
+    /// `fallocate(2)`. Nothing is done for 0 bytes.
+    public func allocate(mode: FallocateMode, offset: UInt64, byteCount: UInt64) throws(SystemError) {
+        if byteCount == 0 { return }
+        let start = try SystemCall.offset(offset, "fallocate")
+        let length = try SystemCall.offset(byteCount, "fallocate")
+        _ = try SystemCall.run("fallocate") { cf_fallocate(raw, mode.flags, start, length) }
+    }
+
+    /// The first byte at or after `offset` that holds data, or nil if there is none (`lseek(2)` SEEK_DATA).
+    public func seekData(from offset: UInt64) throws(SystemError) -> UInt64? {
+        try seek("lseek", from: offset, cf_seek_data)
+    }
+
+    /// The first byte at or after `offset` that lies in a hole; the end of the file counts as one. nil if `offset` lies
+    /// behind the end (`lseek(2)` SEEK_HOLE).
+    public func seekHole(from offset: UInt64) throws(SystemError) -> UInt64? {
+        try seek("lseek", from: offset, cf_seek_hole)
+    }
+
+    private func seek(
+        _ operation: String, from offset: UInt64, _ call: (Int32, off_t) -> off_t
+    ) throws(SystemError) -> UInt64? {
+        let start = try SystemCall.offset(offset, operation)
+        do {
+            return UInt64(try SystemCall.run(operation) { call(raw, start) })
+        } catch {
+            if error.errno == ENXIO { return nil }
+            throw error
+        }
+    }
+
+    /// `posix_fadvise(2)` WILLNEED: starts to read the range into the page cache. A hint; errors do not matter.
+    public func adviseWillNeed(offset: UInt64, byteCount: UInt64) {
+        guard let start = off_t(exactly: offset), let length = off_t(exactly: byteCount) else { return }
+        _ = posix_fadvise(raw, start, length, POSIX_FADV_WILLNEED)
+    }
+
+    /// `posix_fadvise(2)` DONTNEED: drops the clean pages of the range from the page cache. A hint.
+    public func adviseDontNeed(offset: UInt64, byteCount: UInt64) {
+        guard let start = off_t(exactly: offset), let length = off_t(exactly: byteCount) else { return }
+        _ = posix_fadvise(raw, start, length, POSIX_FADV_DONTNEED)
+    }
+
+    /// `ioctl(2)` BLKDISCARD.
+    public func discardOnBlockDevice(offset: UInt64, byteCount: UInt64) throws(SystemError) {
+        _ = try SystemCall.run("ioctl") { cf_block_device_discard(raw, offset, byteCount) }
+    }
+
+    /// `ioctl(2)` BLKZEROOUT.
+    public func zeroOnBlockDevice(offset: UInt64, byteCount: UInt64) throws(SystemError) {
+        _ = try SystemCall.run("ioctl") { cf_block_device_zero(raw, offset, byteCount) }
+    }
+}
