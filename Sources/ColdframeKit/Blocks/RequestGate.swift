@@ -56,16 +56,44 @@ public final class RequestGate: Sendable {
 
     /// Closes the gate and suspends until nobody is inside. Nests; pair with `endDrain`.
     public func beginDrain() async {
+        close()
+        while inFlightCount > 0 { await untilWoken() }
+    }
+
+    /// The same with a deadline on `SystemClock`'s monotonic clock. False: somebody was still inside, and the gate is as
+    /// it was before.
+    public func beginDrain(deadlineNanoseconds: UInt64) async -> Bool {
+        close()
+        guard inFlightCount > 0 else { return true }
+        let alarm = Task {
+            let now = SystemClock.monotonicNanoseconds()
+            if deadlineNanoseconds > now { try? await Task.sleep(nanoseconds: deadlineNanoseconds - now) }
+            wakeDrains()
+        }
+        defer { alarm.cancel() }
+        while inFlightCount > 0 {
+            if SystemClock.monotonicNanoseconds() >= deadlineNanoseconds {
+                endDrain()
+                return false
+            }
+            await untilWoken()
+        }
+        return true
+    }
+
+    private func close() {
         state.withLock { state in
             state.drainDepth += 1
             word.bitwiseOr(Self.closedBit, ordering: .acquiringAndReleasing)
         }
-        while inFlightCount > 0 {
-            await withCheckedContinuation { continuation in
-                state.withLock { $0.waiters.append(continuation) }
-                // A request may have left between the check above and the append.
-                if inFlightCount == 0 { wakeDrains() }
-            }
+    }
+
+    /// Suspends until the last request has left, or an alarm has gone off; the caller looks which.
+    private func untilWoken() async {
+        await withCheckedContinuation { continuation in
+            state.withLock { $0.waiters.append(continuation) }
+            // A request may have left between the caller's check and the append.
+            if inFlightCount == 0 { wakeDrains() }
         }
     }
 

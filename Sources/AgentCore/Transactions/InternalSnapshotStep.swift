@@ -1,0 +1,44 @@
+import ColdframeKit
+import LinuxSystem
+
+/// Takes an internal snapshot of one node: the action `blockdev-snapshot-internal-sync`, and every disk of a save.
+@AgentActor
+final class InternalSnapshotStep: TransactionStep {
+    let node: GraphNode
+    private let request: SnapshotRequest
+    /// What the cut made; nil before it and after an abort.
+    private(set) var snapshot: SnapshotInfo?
+
+    init(node: GraphNode, request: SnapshotRequest) {
+        self.node = node
+        self.request = request
+    }
+
+    var drainedNodes: [GraphNode] { [node] }
+
+    func check() async throws {
+        let bearer = try node.snapshotBearer()
+        guard !request.name.isEmpty else { throw ColdframeError(.invalidArgument, "Name is empty") }
+        if bearer.snapshots.contains(where: { $0.name == request.name }) {
+            throw ColdframeError(
+                .alreadyExists, "Snapshot with name '\(request.name)' already exists on device '\(node.name)'")
+        }
+    }
+
+    func cut() async throws {
+        let bearer = try node.snapshotBearer()
+        let request = request
+        snapshot = try await BlockingPool.shared.run { () throws(ColdframeError) in
+            try bearer.createSnapshot(request)
+        }
+    }
+
+    func abort() async throws {
+        guard let snapshot else { return }
+        let bearer = try node.snapshotBearer()
+        await node.block.gate.beginDrain()
+        defer { node.block.gate.endDrain() }
+        try await BlockingPool.shared.run { () throws(ColdframeError) in try bearer.deleteSnapshot(id: snapshot.id) }
+        self.snapshot = nil
+    }
+}

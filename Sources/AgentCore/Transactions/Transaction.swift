@@ -1,0 +1,130 @@
+import ColdframeKit
+import LinuxSystem
+
+/// All of its steps, or none.
+///
+/// The phases are QEMU's: everything is checked, the nodes are drained, the steps are cut in order; if one fails, all
+/// that were cut, and the one that failed, are aborted in reverse order. What differs from QEMU is that the drain may
+/// end before the commit: a snapshot's disks go on while its RAM streams.
+@AgentActor
+final class Transaction {
+    private let steps: [any TransactionStep]
+    private let graph: Graph
+    private var drained: [BlockNode] = []
+
+    init(_ steps: [any TransactionStep], graph: Graph) {
+        self.steps = steps
+        self.graph = graph
+    }
+
+    /// From the first phase to the last, as the command `transaction` does it.
+    func run() async throws {
+        try await check()
+        try await drain(deadlineNanoseconds: nil)
+        do {
+            try await cut(concurrently: false)
+        } catch {
+            letGo()
+            throw error
+        }
+        await commit()
+        letGo()
+    }
+
+    func check() async throws {
+        for step in steps { try await step.check() }
+    }
+
+    /// Closes the gates of all nodes of all steps and of those above them. Names the node that keeps it waiting past
+    /// the deadline, and leaves all gates open then.
+    func drain(deadlineNanoseconds: UInt64?) async throws {
+        for node in graph.withAncestors(of: steps.flatMap(\.drainedNodes)) {
+            if let deadlineNanoseconds {
+                guard await node.gate.beginDrain(deadlineNanoseconds: deadlineNanoseconds) else {
+                    letGo()
+                    throw ColdframeError(
+                        .timedOut, "Node '\(node.name)' still had requests in flight when the deadline passed")
+                }
+            } else {
+                await node.gate.beginDrain()
+            }
+            drained.append(node)
+        }
+    }
+
+    /// Requests that have come to the drained gates so far, for those who must know whether one came meanwhile.
+    var arrivals: UInt64 {
+        drained.reduce(0) { $0 &+ $1.gate.arrivals }
+    }
+
+    /// Opens the gates.
+    func letGo() {
+        for node in drained { node.gate.endDrain() }
+        drained = []
+    }
+
+    /// Cuts all steps; after a throw nothing of them is left, or the error says what is. Concurrent cuts are for steps
+    /// on different nodes whose order does not matter.
+    func cut(concurrently: Bool) async throws {
+        do {
+            if concurrently {
+                try await cutAll()
+            } else {
+                for (index, step) in steps.enumerated() {
+                    do {
+                        try await step.cut()
+                    } catch {
+                        try await abort(Array(steps[...index]), because: error)
+                    }
+                }
+            }
+        } catch {
+            for step in steps { await step.clean() }
+            throw error
+        }
+    }
+
+    private func cutAll() async throws {
+        let cuts = steps.map { step in Task { @AgentActor in try await step.cut() } }
+        var failure: (any Error)?
+        for cut in cuts {
+            if case .failure(let error) = await cut.result { failure = failure ?? error }
+        }
+        if let failure { try await abort(steps, because: failure) }
+    }
+
+    /// Makes all cuts final.
+    func commit() async {
+        for step in steps { await step.commit() }
+        for step in steps { await step.clean() }
+    }
+
+    /// Undoes all cuts.
+    func abort() async throws {
+        var failure: (any Error)?
+        do { try await undo(steps) } catch { failure = error }
+        for step in steps { await step.clean() }
+        if let failure { throw failure }
+    }
+
+    private func abort(_ cut: [any TransactionStep], because cause: any Error) async throws {
+        do {
+            try await undo(cut)
+        } catch {
+            let cause = ColdframeError(wrapping: cause)
+            throw ColdframeError(
+                cause.code, "\(cause.message); undoing the rest failed too: \(ColdframeError(wrapping: error).message)",
+                errno: cause.errno)
+        }
+        throw cause
+    }
+
+    /// Aborts in reverse order; goes on after a failure and throws the first.
+    private func undo(_ cut: [any TransactionStep]) async throws {
+        var failure: (any Error)?
+        for step in cut.reversed() {
+            do { try await step.abort() } catch { failure = failure ?? error }
+        }
+        if let failure { throw failure }
+    }
+}

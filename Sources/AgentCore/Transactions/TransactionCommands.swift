@@ -1,0 +1,50 @@
+import ColdframeKit
+import LinuxSystem
+import QAPI
+
+/// Turns the actions of `transaction` into steps and runs them.
+@AgentActor
+struct TransactionCoordinator {
+    let graph: Graph
+    /// Called after every transaction that may have changed snapshots.
+    let snapshotsChanged: @Sendable @AgentActor () -> Void
+
+    func run(_ arguments: TransactionArguments) async throws {
+        let mode = arguments.properties?.completionMode ?? .individual
+        var steps: [any TransactionStep] = []
+        for action in arguments.actions {
+            steps.append(try step(for: action, mode: mode))
+        }
+        defer { snapshotsChanged() }
+        try await Transaction(steps, graph: graph).run()
+    }
+
+    private func step(
+        for action: TransactionAction, mode: ActionCompletionMode
+    ) throws -> any TransactionStep {
+        switch action.branch {
+        case is Abort:
+            return AbortStep()
+        case let snapshot as BlockdevSnapshotInternal:
+            guard mode == .individual else {
+                throw ColdframeError(
+                    .invalidArgument,
+                    "Action '\(action.type)' does not support Transaction property completion-mode = grouped")
+            }
+            return InternalSnapshotStep(
+                node: try graph.find(deviceOrNode: snapshot.device),
+                request: SnapshotRequest(name: snapshot.name, at: SystemClock.realtime()))
+        default:
+            throw ColdframeError(.unsupported, "Action '\(action.type)' is not supported in a transaction")
+        }
+    }
+}
+
+/// The action `abort`: makes its transaction fail.
+@AgentActor
+private final class AbortStep: TransactionStep {
+    var drainedNodes: [GraphNode] { [] }
+    func cut() async throws {
+        throw ColdframeError(.cancelled, "Transaction aborted using Abort action")
+    }
+}

@@ -1,0 +1,27 @@
+import ColdframeKit
+
+/// One action of a transaction, whoever asked for it: a client by `transaction`, or a snapshot job for a disk.
+///
+/// The coordinator calls `check`, `cut`, then `commit` or `abort`, then `clean`, each once at most.
+@AgentActor
+protocol TransactionStep: AnyObject {
+    /// The nodes that are drained from before the cut until the transaction lets go of them.
+    var drainedNodes: [GraphNode] { get }
+    /// Finds what would forbid the step. May take long; changes nothing.
+    func check() async throws
+    /// Does the step in a way that `abort` can undo. Bounded in time: a guest may be standing still.
+    func cut() async throws
+    /// Makes it final. Cannot fail.
+    func commit() async
+    /// Undoes what `cut` did, also after a `cut` that threw. A throw says what is left behind.
+    func abort() async throws
+    /// Gives up what the step held.
+    func clean() async
+}
+
+extension TransactionStep {
+    func check() async throws {}
+    func commit() async {}
+    func abort() async throws {}
+    func clean() async {}
+}
