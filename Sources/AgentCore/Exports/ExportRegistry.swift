@@ -1,0 +1,100 @@
+import ColdframeKit
+import QAPI
+import QMPWire
+
+/// All block exports: `block-export-add`, `-del`, `query-block-exports`.
+@AgentActor
+final class ExportRegistry {
+    private var exports: [Entry] = []
+    private let factories: [String: any BlockExportFactory]
+    private let graph: Graph
+    private let post: @Sendable @AgentActor (String, JSONObject) -> Void
+
+    private final class Entry {
+        let options: BlockExportOptions
+        let node: GraphNode
+        let use: NodeUse
+        var export: (any BlockExport)?
+        var isShuttingDown = false
+        init(options: BlockExportOptions, node: GraphNode, use: NodeUse) {
+            self.options = options
+            self.node = node
+            self.use = use
+        }
+    }
+
+    init(
+        factories: [any BlockExportFactory], graph: Graph,
+        post: @escaping @Sendable @AgentActor (String, JSONObject) -> Void
+    ) {
+        self.factories = Dictionary(factories.map { ($0.typeName, $0) }, uniquingKeysWith: { first, _ in first })
+        self.graph = graph
+        self.post = post
+    }
+
+    func add(_ options: BlockExportOptions, services: any AgentServices) async throws {
+        guard Identifier.isWellFormed(options.id) else {
+            throw ColdframeError(.invalidArgument, "Invalid block export id")
+        }
+        guard !exports.contains(where: { $0.options.id == options.id }) else {
+            throw ColdframeError(.alreadyExists, "Block export id '\(options.id)' is already in use")
+        }
+        guard let factory = factories[options.type] else {
+            throw ColdframeError(.unsupported, "No driver found for the requested export type")
+        }
+        let node = try graph.find(nodeOnly: options.nodeName)
+        let isWritable = options.writable ?? false
+        if isWritable, node.block.isReadOnly {
+            throw ColdframeError(.permission, "Cannot export read-only node as writable")
+        }
+        let use = NodeUse(
+            .export(options.id), role: "root", permissions: isWritable ? [.consistentRead, .write] : .consistentRead,
+            shared: NodePermissions.all.subtracting(.resize))
+        try node.add(use)
+        let entry = Entry(options: options, node: node, use: use)
+        exports.append(entry)
+        do {
+            entry.export = try await factory.start(options, node: node.block, services: services) { [weak self] in
+                await self?.end(entry)
+            }
+        } catch {
+            node.remove(use)
+            exports.removeAll { $0 === entry }
+            throw error
+        }
+    }
+
+    func remove(id: String, mode: BlockExportRemoveMode?) async throws {
+        guard let entry = exports.first(where: { $0.options.id == id }) else {
+            throw ColdframeError(.notFound, "Export '\(id)' is not found")
+        }
+        guard !entry.isShuttingDown else {
+            throw ColdframeError(.busy, "Export '\(id)' is already shutting down")
+        }
+        if mode ?? .safe == .safe, entry.export?.hasClients ?? false {
+            throw ColdframeError(.busy, "export '\(id)' still in use")
+        }
+        await end(entry)
+    }
+
+    func removeAll() async {
+        for entry in exports { await end(entry) }
+    }
+
+    private func end(_ entry: Entry) async {
+        guard !entry.isShuttingDown else { return }
+        entry.isShuttingDown = true
+        await entry.export?.stop()
+        entry.node.remove(entry.use)
+        exports.removeAll { $0 === entry }
+        post("BLOCK_EXPORT_DELETED", ["id": .string(entry.options.id)])
+    }
+
+    var information: [BlockExportInfo] {
+        exports.map { entry in
+            BlockExportInfo(
+                id: entry.options.id, type: entry.options.type, nodeName: entry.options.nodeName,
+                shuttingDown: entry.isShuttingDown)
+        }
+    }
+}

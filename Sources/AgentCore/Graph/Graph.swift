@@ -1,0 +1,187 @@
+import ColdframeKit
+import LinuxSystem
+import QAPI
+
+/// All nodes of the agent: names, edges, permissions.
+@AgentActor
+public final class Graph {
+    private(set) var nodes: [GraphNode] = []
+    private let factories: [String: any BlockDriverFactory]
+    private let gate: ImageReferenceGate
+    /// Names of nodes whose opening is under way, so that two commands cannot make the same one.
+    private var reservedNames: Set<String> = []
+    private var automaticNameCount = 0
+
+    public init(factories: [any BlockDriverFactory], gate: ImageReferenceGate) {
+        self.factories = Dictionary(factories.map { ($0.driverName, $0) }, uniquingKeysWith: { first, _ in first })
+        self.gate = gate
+    }
+
+    // MARK: Looking up
+
+    func find(nodeName: String) -> GraphNode? {
+        nodes.first { $0.name == nodeName && !$0.isPrivate }
+    }
+
+    /// For commands whose argument is a device or a node name.
+    func find(deviceOrNode name: String) throws -> GraphNode {
+        guard let node = find(nodeName: name) else {
+            throw ColdframeError(.notFound, "Cannot find device='\(name)' nor node-name='\(name)'")
+        }
+        return node
+    }
+
+    /// For commands whose argument is a node name only.
+    func find(nodeOnly name: String) throws -> GraphNode {
+        guard let node = find(nodeName: name) else {
+            throw ColdframeError(.notFound, "Cannot find device='' nor node-name='\(name)'")
+        }
+        return node
+    }
+
+    /// The nodes and everything above them, once each: where gates must close to keep a node still.
+    func withAncestors(of nodes: [GraphNode]) -> [BlockNode] {
+        var seen: Set<ObjectIdentifier> = []
+        var found: [BlockNode] = []
+        var queue = nodes
+        while let node = queue.popLast() {
+            guard seen.insert(ObjectIdentifier(node)).inserted else { continue }
+            found.append(node.block)
+            queue += node.parents
+        }
+        return found
+    }
+
+    // MARK: Adding
+
+    /// `blockdev-add`.
+    public func add(_ options: BlockdevOptions) async throws {
+        guard options.nodeName != nil else {
+            throw ColdframeError(.invalidArgument, "'node-name' must be specified for the root node")
+        }
+        _ = try await open(options, inherited: InheritedOptions(), isMonitorOwned: true)
+    }
+
+    /// A node around a driver that a module made.
+    func addPrivate(name: String, driver: any BlockDriver) throws -> GraphNode {
+        try reserve(name)
+        defer { reservedNames.remove(name) }
+        let node = GraphNode(
+            block: BlockNode(name: name, driver: driver), options: nil, isMonitorOwned: false, isPrivate: true)
+        nodes.append(node)
+        return node
+    }
+
+    /// Opens a node and, through it, its children.
+    func open(
+        _ options: BlockdevOptions, inherited: InheritedOptions, isMonitorOwned: Bool
+    ) async throws -> GraphNode {
+        guard let factory = factories[options.driver] else {
+            throw ColdframeError(.unsupported, "Unknown driver '\(options.driver)'")
+        }
+        let name = options.nodeName ?? automaticName()
+        try reserve(name)
+        defer { reservedNames.remove(name) }
+
+        let options = inherited.applied(to: options)
+        let opening = NodeOpening(graph: self, name: name, options: options, gate: gate)
+        do {
+            let driver = try await factory.open(options, context: opening)
+            let node = GraphNode(
+                block: BlockNode(name: name, driver: driver), options: options, isMonitorOwned: isMonitorOwned,
+                isPrivate: false)
+            do {
+                try opening.adopt(as: node)
+            } catch {
+                try? await Self.close(driver)
+                throw error
+            }
+            nodes.append(node)
+            return node
+        } catch {
+            await opening.giveUp()
+            throw error
+        }
+    }
+
+    private func reserve(_ name: String) throws {
+        guard Identifier.isWellFormed(name) || name.hasPrefix("#block") else {
+            throw ColdframeError(.invalidArgument, "Invalid node-name: '\(name)'")
+        }
+        guard name.utf8.count < 32 else { throw ColdframeError(.invalidArgument, "Node name too long") }
+        guard !nodes.contains(where: { $0.name == name }), reservedNames.insert(name).inserted else {
+            throw ColdframeError(.alreadyExists, "Duplicate nodes with node-name='\(name)'")
+        }
+    }
+
+    private func automaticName() -> String {
+        automaticNameCount += 1
+        let digits = String(automaticNameCount)
+        return "#block" + String(repeating: "0", count: max(0, 3 - digits.count)) + digits
+    }
+
+    // MARK: Removing
+
+    /// `blockdev-del`.
+    public func remove(nodeName: String) async throws {
+        guard let node = find(nodeName: nodeName) else {
+            throw ColdframeError(.notFound, "Failed to find node with node-name='\(nodeName)'")
+        }
+        if let holder = node.uses.first(where: { $0.parent == nil }) {
+            switch holder.kind {
+            case .export: throw ColdframeError(.busy, "Node \(nodeName) is in use")
+            default:
+                throw ColdframeError(.busy, "Node '\(nodeName)' is busy: block device is in use by \(holder.user)")
+            }
+        }
+        guard node.isMonitorOwned else {
+            throw ColdframeError(.permission, "Node \(nodeName) is not owned by the monitor")
+        }
+        guard node.uses.isEmpty else { throw ColdframeError(.busy, "Block device \(nodeName) is in use") }
+        try await close(node)
+    }
+
+    func removePrivate(name: String) async throws {
+        guard let node = nodes.first(where: { $0.name == name && $0.isPrivate }) else { return }
+        try await close(node)
+    }
+
+    /// Closes a node that nobody uses, and the children that it alone had.
+    func close(_ node: GraphNode) async throws {
+        nodes.removeAll { $0 === node }
+        await node.block.gate.beginDrain()
+        var failure: (any Error)?
+        do { try await Self.close(node.block.driver) } catch { failure = error }
+        for child in node.children {
+            for use in child.node.uses where use.parent === node { child.node.remove(use) }
+        }
+        for child in node.children where !child.node.isMonitorOwned && child.node.uses.isEmpty {
+            do { try await close(child.node) } catch { failure = failure ?? error }
+        }
+        node.children = []
+        node.block.gate.endDrain()
+        if let failure { throw failure }
+    }
+
+    private static func close(_ driver: any BlockDriver) async throws {
+        try await BlockingPool.shared.run { () throws(ColdframeError) in try driver.close() }
+    }
+
+    /// Closes everything, parents before children (the agent's end). Reports what could not be flushed.
+    func closeAll() async -> [ColdframeError] {
+        var failures: [ColdframeError] = []
+        while let node = nodes.first(where: { $0.parents.isEmpty }) {
+            do { try await close(node) } catch { failures.append(ColdframeError(wrapping: error)) }
+        }
+        return failures
+    }
+
+    // MARK: Images that are no nodes
+
+    func factory(for driver: String) throws -> any BlockDriverFactory {
+        guard let factory = factories[driver] else {
+            throw ColdframeError(.unsupported, "Unknown driver '\(driver)'")
+        }
+        return factory
+    }
+}

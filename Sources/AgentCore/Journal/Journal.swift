@@ -1,0 +1,112 @@
+import CChecksum
+import ColdframeKit
+import LinuxSystem
+import QMPWire
+import Synchronization
+
+/// The intent journal: append-only, checksummed, on stable storage before what it announces is done.
+///
+/// A record is a header of 16 bytes (magic, length, CRC32C of the payload, zero; little endian) and a payload of JSON:
+/// `{"step": "begin"|"cut"|"committed"|"cleared", …intent}`. A torn tail ends the journal; what follows it was never
+/// acted on. When nothing is pending the file is cut back to nothing.
+///
+/// Thread rules: any thread; calls block on the disk.
+final class Journal: Sendable {
+    enum Step: String, Sendable {
+        /// The operation is going to touch these images.
+        case begin
+        /// These snapshots exist now and belong to the operation.
+        case cut
+        /// The operation is whole: recovery goes forward from here.
+        case committed
+        /// Nothing is left to do.
+        case cleared
+    }
+
+    private let file: Descriptor
+    private let state: Mutex<State>
+
+    private struct State {
+        var end: UInt64
+        var pending: [String: (step: Step, intent: Intent)]
+    }
+
+    private static let magic: UInt32 = 0x4A46_4331  // "1CFJ"
+    private static let payloadLimit = 1 << 20
+    private static let fileLimit = 64 << 20
+
+    /// Opens or makes the journal and reads what is pending.
+    init(path: String) throws(ColdframeError) {
+        do {
+            file = try Descriptor.open(path, [.readWrite, .create], mode: 0o600)
+        } catch {
+            throw ColdframeError(error, "Could not open the intent journal '\(path)'")
+        }
+        let bytes: [UInt8]
+        do {
+            bytes = try Files.readAll(path, limit: Self.fileLimit)
+        } catch {
+            throw ColdframeError(error, "Could not read the intent journal '\(path)'")
+        }
+        state = Mutex(Self.replay(bytes))
+    }
+
+    /// Intents that were begun and not cleared, with the last step each reached.
+    var pending: [(step: Step, intent: Intent)] {
+        state.withLock { state in state.pending.values.sorted { $0.intent.uuid < $1.intent.uuid } }
+    }
+
+    /// Records a step; it is on stable storage when this returns.
+    func record(_ step: Step, _ intent: Intent) throws(ColdframeError) {
+        var object = intent.json
+        object["step"] = .string(step.rawValue)
+        var payload: [UInt8] = []
+        JSONWriter.compact(.object(object), into: &payload)
+        let record = Self.header(for: payload) + payload
+        do {
+            try state.withLock { state throws(SystemError) in
+                try record.withUnsafeBytes { bytes throws(SystemError) in
+                    try file.pwriteAll(bytes, at: state.end)
+                }
+                state.end += UInt64(record.count)
+                state.pending[intent.uuid] = step == .cleared ? nil : (step, intent)
+                if state.pending.isEmpty {
+                    try file.truncate(toByteCount: 0)
+                    state.end = 0
+                }
+                try file.synchronizeData()
+            }
+        } catch {
+            throw ColdframeError(error, "Could not write the intent journal")
+        }
+    }
+
+    private static func header(for payload: [UInt8]) -> [UInt8] {
+        let checksum = payload.withUnsafeBytes { cf_crc32c(0, $0.baseAddress, $0.count) }
+        return [magic, UInt32(payload.count), checksum, 0].flatMap { word in
+            (0..<4).map { UInt8(truncatingIfNeeded: word >> (8 * $0)) }
+        }
+    }
+
+    private static func replay(_ bytes: [UInt8]) -> State {
+        func word(_ offset: Int) -> UInt32 {
+            (0..<4).reduce(0) { $0 | UInt32(bytes[offset + $1]) << (8 * $1) }
+        }
+        var state = State(end: 0, pending: [:])
+        var offset = 0
+        while bytes.count - offset >= 16, word(offset) == magic {
+            let length = Int(word(offset + 4))
+            guard length <= payloadLimit, length <= bytes.count - offset - 16 else { break }
+            let payload = bytes[(offset + 16)..<(offset + 16 + length)]
+            let checksum = payload.withUnsafeBytes { cf_crc32c(0, $0.baseAddress, $0.count) }
+            guard checksum == word(offset + 8),
+                let json = try? JSONParser.parse(String(decoding: payload, as: UTF8.self)),
+                let step = json["step"]?.stringValue.flatMap(Step.init(rawValue:)), let intent = Intent(json: json)
+            else { break }
+            state.pending[intent.uuid] = step == .cleared ? nil : (step, intent)
+            offset += 16 + length
+        }
+        state.end = UInt64(offset)
+        return state
+    }
+}
