@@ -48,7 +48,14 @@ final class Journal: Sendable {
         } catch {
             throw ColdframeError(error, "Could not read the intent journal '\(path)'")
         }
-        state = Mutex(Self.replay(bytes))
+        let replayed = Self.replay(bytes)
+        do {
+            // A torn tail goes, so that no stale record can follow the next one.
+            if replayed.end < UInt64(bytes.count) { try file.truncate(toByteCount: replayed.end) }
+        } catch {
+            throw ColdframeError(error, "Could not cut the torn end of the intent journal '\(path)'")
+        }
+        state = Mutex(replayed)
     }
 
     /// Intents that were begun and not cleared, with the last step each reached.

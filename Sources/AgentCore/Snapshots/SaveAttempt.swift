@@ -1,0 +1,221 @@
+import ColdframeKit
+import LinuxSystem
+import QMPWire
+
+/// One capture of one guest with the cut of its disks: everything between "arm" and "the state is in the image".
+///
+/// Whatever fails or is cancelled in between goes back the same way: the capture is abandoned (which drains it where the
+/// guest needs that), what was written of the state is given back, the disks' snapshots are deleted.
+@AgentActor
+final class SaveAttempt {
+    /// How long the guest may be held at the barrier.
+    private static let holdLimitNanoseconds: UInt64 = 900_000_000
+
+    private let context: SnapshotContext
+    private let guest: any Guest
+    private let devices: SnapshotDevices
+    private let stateNode: GraphNode
+    private let way: CaptureWay
+    private let plan: SavePlan
+
+    private var capture: (any GuestCapture)?
+    private var writer: (any VMStateWriter)?
+    private var stream: CaptureStream?
+    private var transaction: Transaction?
+    private var steps: [InternalSnapshotStep] = []
+
+    init(
+        context: SnapshotContext, guest: any Guest, devices: SnapshotDevices, stateNode: GraphNode, way: CaptureWay,
+        plan: SavePlan
+    ) {
+        self.context = context
+        self.guest = guest
+        self.devices = devices
+        self.stateNode = stateNode
+        self.way = way
+        self.plan = plan
+    }
+
+    /// Prepares and arms the capture. After a throw the guest is as it was and nothing is left.
+    func begin() async throws {
+        guard let bearer = stateNode.block.driver as? any VMStateBearing else {
+            throw ColdframeError(.unsupported, "Node '\(stateNode.name)' has no room for the state of a machine")
+        }
+        do {
+            let writer = try await blocking { () throws(ColdframeError) in try bearer.beginVMState() }
+            self.writer = writer
+            let capture = try await guest.beginCapture(way: way)
+            self.capture = capture
+            try FaultPoint.pass("save.armed")
+            let stream = try CaptureStream(from: capture.stream, to: writer)
+            self.stream = stream
+            stream.start()
+        } catch {
+            try await goBack(because: error)
+        }
+    }
+
+    /// Cuts the disks at the guest's instant, takes the state to its end, and attaches it.
+    func run(_ control: any JobControl) async throws -> SaveResult {
+        guard let capture, let stream, let writer else {
+            throw ColdframeError(.invalidArgument, "The capture has not begun")
+        }
+        control.onCancel { [weak self] in self?.cancel() }
+        let reporting = Task { await reportProgress(control) }
+        defer { reporting.cancel() }
+        do {
+            try await capture.stopped()
+            try FaultPoint.pass("save.held")
+            try await cutDisks()
+            capture.release()
+            let snapshots = steps.compactMap(\.snapshot)
+            try await context.record(.cut, plan.intent(with: steps))
+            try FaultPoint.pass("save.stream")
+            let state = try await stream.result().get()
+            let result = try await capture.finish()
+            control.onCancel(nil)
+            try control.isCancelled ? cancelled() : ()
+            try FaultPoint.pass("save.attach")
+            try await attach(state, to: snapshots, writer: writer)
+            return SaveResult(
+                pauseNanoseconds: result.pauseNanoseconds, stateByteCount: state.byteCount, way: way.rawValue)
+        } catch {
+            control.onCancel(nil)
+            try await goBack(because: control.isCancelled ? ColdframeError(.cancelled, "Operation canceled") : error)
+        }
+    }
+
+    private func cancelled() throws -> Never {
+        throw ColdframeError(.cancelled, "Operation canceled")
+    }
+
+    /// The set is whole.
+    func commit() async {
+        await transaction?.commit()
+    }
+
+    /// Undoes an attempt whose state was attached but whose set could not be committed.
+    func undo(because cause: any Error) async throws -> Never {
+        writer = nil
+        try await goBack(because: cause)
+    }
+
+    // MARK: The cut
+
+    /// Cuts all disks while the barrier is held. A request that comes meanwhile belongs before the guest's instant, so
+    /// the cut is dropped and made again.
+    private func cutDisks() async throws {
+        let deadline = SystemClock.monotonicNanoseconds() + Self.holdLimitNanoseconds
+        var idFloor: UInt64 = 0
+        while true {
+            try await waitUntilQuiet(deadline)
+            let request = plan.request(idFloor: idFloor)
+            let steps = devices.nodes.map { InternalSnapshotStep(node: $0, request: request) }
+            let transaction = Transaction(steps, graph: context.graph)
+            try await transaction.drain(deadlineNanoseconds: deadline)
+            let arrivals = transaction.arrivals
+            do {
+                for step in steps { try FaultPoint.pass("save.cut.\(step.node.name)") }
+                try await transaction.cut(concurrently: true)
+            } catch {
+                transaction.letGo()
+                throw error
+            }
+            self.steps = steps
+            self.transaction = transaction
+            let isUndisturbed = transaction.arrivals == arrivals
+            transaction.letGo()
+            if isUndisturbed { return }
+            idFloor = steps.compactMap { $0.snapshot.flatMap { UInt64($0.id) } }.max() ?? idFloor
+            try await transaction.abort()
+            self.transaction = nil
+        }
+    }
+
+    /// Suspends until no request has been at any of the disks for a millisecond: QEMU starts what it had parked during
+    /// its drain only at the drain's end.
+    private func waitUntilQuiet(_ deadline: UInt64) async throws {
+        let gates = context.graph.withAncestors(of: devices.nodes).map(\.gate)
+        func reading() -> UInt64? {
+            gates.contains { $0.inFlightCount > 0 } ? nil : gates.reduce(0) { $0 &+ $1.arrivals }
+        }
+        while true {
+            let before = reading()
+            try await Task.sleep(nanoseconds: 1_000_000)
+            if let before, reading() == before { return }
+            if SystemClock.monotonicNanoseconds() > deadline {
+                let busy = devices.nodes.first { $0.block.gate.inFlightCount > 0 }?.name ?? devices.nodes[0].name
+                throw ColdframeError(
+                    .timedOut, "Requests on node '\(busy)' did not end while the guest was held at its barrier")
+            }
+        }
+    }
+
+    // MARK: The state
+
+    private func attach(
+        _ state: SetRecord.State, to snapshots: [SnapshotInfo], writer: any VMStateWriter
+    ) async throws {
+        guard let index = devices.nodes.firstIndex(where: { $0 === stateNode }), snapshots.indices.contains(index) else {
+            throw ColdframeError(.io, "The snapshot on node '\(stateNode.name)' is missing")
+        }
+        let annotation = plan.record(state: state).bytes
+        let id = snapshots[index].id
+        _ = try await blocking { () throws(ColdframeError) in
+            try writer.attach(toSnapshot: id, annotation: annotation, guestClockNanoseconds: 0)
+        }
+        self.writer = nil
+    }
+
+    private func reportProgress(_ control: any JobControl) async {
+        while !Task.isCancelled {
+            let received = stream?.receivedByteCount ?? 0
+            let remaining = await capture?.progress().map { $0.total > $0.current ? $0.total - $0.current : 0 }
+            control.setProgress(current: received, total: received + (remaining ?? 0))
+            try? await Task.sleep(nanoseconds: 100_000_000)
+        }
+    }
+
+    // MARK: The way back
+
+    /// Makes `run` fail at whatever it waits for.
+    private func cancel() {
+        stream?.stop()
+        Task {
+            _ = await stream?.result()
+            await capture?.abandon()
+        }
+    }
+
+    private func goBack(because cause: any Error) async throws -> Never {
+        stream?.stop()
+        _ = await stream?.result()
+        await capture?.abandon()
+        var left: [String] = []
+        if let writer {
+            do {
+                try await blocking { () throws(ColdframeError) in try writer.abandon() }
+            } catch {
+                left.append(ColdframeError(wrapping: error).message)
+            }
+        }
+        do {
+            try await transaction?.abort()
+        } catch {
+            left.append(ColdframeError(wrapping: error).message)
+        }
+        let cause = ColdframeError(wrapping: cause)
+        guard left.isEmpty else {
+            throw ColdframeError(
+                .io, "\(cause.message); going back failed too: \(left.joined(separator: "; "))", errno: cause.errno)
+        }
+        throw cause
+    }
+}
+
+/// What a save came to.
+struct SaveResult: Sendable {
+    var pauseNanoseconds: UInt64?
+    var stateByteCount: UInt64
+    var way: String
+}
