@@ -74,7 +74,7 @@ final class SaveAttempt {
             let state = try await stream.result().get()
             let result = try await capture.finish()
             control.onCancel(nil)
-            try control.isCancelled ? cancelled() : ()
+            try await control.checkpoint()
             try FaultPoint.pass("save.attach")
             try await attach(state, to: snapshots, writer: writer)
             return SaveResult(
@@ -83,10 +83,6 @@ final class SaveAttempt {
             control.onCancel(nil)
             try await goBack(because: control.isCancelled ? ColdframeError(.cancelled, "Operation canceled") : error)
         }
-    }
-
-    private func cancelled() throws -> Never {
-        throw ColdframeError(.cancelled, "Operation canceled")
     }
 
     /// The set is whole.

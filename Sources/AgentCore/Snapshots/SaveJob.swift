@@ -96,7 +96,7 @@ final class SaveJob: JobDriver {
             for step in steps { try FaultPoint.pass("save.cut.\(step.node.name)") }
             try await transaction.cut(concurrently: true)
             do {
-                try control.isCancelled ? { throw ColdframeError(.cancelled, "Operation canceled") }() : ()
+                try await control.checkpoint()
                 try FaultPoint.pass("save.commit")
                 try await context.record(.committed, plan.intent(with: steps))
             } catch {

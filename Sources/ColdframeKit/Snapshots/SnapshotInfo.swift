@@ -54,3 +54,11 @@ public struct SnapshotRequest: Sendable {
         self.idFloor = idFloor
     }
 }
+
+extension SnapshotRequest {
+    /// A snapshot of the moment `time`, as `SystemClock.realtime()` gives it.
+    public init(name: String, at time: (seconds: Int64, nanoseconds: UInt32)) {
+        self.init(
+            name: name, dateSeconds: UInt32(truncatingIfNeeded: time.seconds), dateNanoseconds: time.nanoseconds)
+    }
+}

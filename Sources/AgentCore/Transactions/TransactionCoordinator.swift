@@ -6,8 +6,6 @@ import QAPI
 @AgentActor
 struct TransactionCoordinator {
     let graph: Graph
-    /// Called after every transaction that may have changed snapshots.
-    let snapshotsChanged: @Sendable @AgentActor () -> Void
 
     func run(_ arguments: TransactionArguments) async throws {
         let mode = arguments.properties?.completionMode ?? .individual
@@ -15,7 +13,6 @@ struct TransactionCoordinator {
         for action in arguments.actions {
             steps.append(try step(for: action, mode: mode))
         }
-        defer { snapshotsChanged() }
         try await Transaction(steps, graph: graph).run()
     }
 

@@ -1,0 +1,65 @@
+import ColdframeKit
+import LinuxSystem
+import QAPI
+
+/// Registers the commands on nodes and their internal snapshots.
+@AgentActor
+func registerBlockCommands(_ registry: any CommandRegistry, agent: Agent) {
+    let graph = agent.graph
+    registry.register(BlockdevAddCommand.self, touches: { [$0.nodeName ?? ""] }) { options in
+        try await graph.add(options)
+        agent.catalogue.changed()
+        return QAPIEmpty()
+    }
+    registry.register(BlockdevDelCommand.self, touches: { [$0.nodeName] }) { arguments in
+        let holders = agent.leases.holders(node: arguments.nodeName)
+        guard holders.isEmpty else {
+            throw ColdframeError(
+                .busy,
+                "Node '\(arguments.nodeName)' is busy: a snapshot of it is open in \(holders.joined(separator: ", "))")
+        }
+        try await graph.remove(nodeName: arguments.nodeName)
+        agent.catalogue.changed()
+        return QAPIEmpty()
+    }
+    registry.register(BlockdevCreateCommand.self) { arguments in
+        try agent.jobs.start(id: arguments.jobId, driver: CreateJob(arguments.options, graph: graph))
+        return QAPIEmpty()
+    }
+    registry.register(QueryNamedBlockNodesCommand.self) { _ in
+        try await NodeInformation(graph: graph).nodes()
+    }
+    registry.register(QueryBlockCommand.self) { _ in
+        // Devices are the guest's; the agent itself has nodes only.
+        []
+    }
+    registry.register(BlockdevSnapshotInternalSyncCommand.self, touches: { [$0.device] }) { arguments in
+        let step = InternalSnapshotStep(
+            node: try graph.find(deviceOrNode: arguments.device),
+            request: SnapshotRequest(name: arguments.name, at: SystemClock.realtime()))
+        try await agent.lane.run { try await Transaction([step], graph: graph).run() }
+        agent.catalogue.changed()
+        return QAPIEmpty()
+    }
+    registry.register(BlockdevSnapshotDeleteInternalSyncCommand.self, touches: { [$0.device] }) { arguments in
+        let deleted = try await agent.lane.run {
+            try await InternalSnapshotDeletion(graph: graph, leases: agent.leases).run(
+                device: arguments.device, id: arguments.id, name: arguments.name)
+        }
+        agent.catalogue.changed()
+        return deleted.wire
+    }
+    registry.register(TransactionCommand.self, touches: { Set($0.actions.flatMap(\.touchedNames)) }) { arguments in
+        try await agent.lane.run {
+            try await TransactionCoordinator(graph: graph).run(arguments)
+        }
+        agent.catalogue.changed()
+        return QAPIEmpty()
+    }
+}
+
+extension TransactionAction {
+    fileprivate var touchedNames: [String] {
+        (branch as? BlockdevSnapshotInternal).map { [$0.device] } ?? []
+    }
+}

@@ -1,0 +1,115 @@
+import ColdframeKit
+import Logging
+import QAPI
+import QMPWire
+
+/// What modules get from the core: each method goes to the part that owns the matter.
+@AgentActor
+final class CoreServices: AgentServices {
+    nonisolated let agentName: String?
+    nonisolated let logger: Logger
+    private let directories: AgentDirectories?
+    private unowned let agent: Agent
+
+    init(agent: Agent, name: String?, directories: AgentDirectories?, logger: Logger) {
+        self.agent = agent
+        agentName = name
+        self.directories = directories
+        self.logger = logger
+    }
+
+    func runtimeDirectory(for module: String) throws -> String {
+        try AgentDirectories.make(try named().runtime + "/" + module)
+    }
+
+    func stateDirectory(for module: String) throws -> String {
+        try AgentDirectories.make(try named().state + "/" + module)
+    }
+
+    private func named() throws -> AgentDirectories {
+        guard let directories else {
+            throw ColdframeError(.invalidArgument, "An agent without a name has no folders: start it with --name NAME")
+        }
+        return directories
+    }
+
+    // MARK: Graph and exports
+
+    func node(named name: String) throws -> BlockNode {
+        try agent.graph.find(nodeOnly: name).block
+    }
+
+    func addPrivateNode(name: String, driver: any BlockDriver) throws -> BlockNode {
+        try agent.graph.addPrivate(name: name, driver: driver).block
+    }
+
+    func removePrivateNode(name: String) async throws {
+        try await agent.graph.removePrivate(name: name)
+    }
+
+    func claim(_ block: BlockNode, holder: String, isWriter: Bool) throws -> any NodeClaim {
+        let node = try agent.graph.find(nodeOnly: block.name)
+        let use = NodeUse(
+            .holder(holder), role: "root", permissions: isWriter ? [.consistentRead, .write] : .consistentRead,
+            shared: isWriter ? [.consistentRead, .writeUnchanged] : NodePermissions.all.subtracting(.resize))
+        try node.add(use)
+        return Claim(node: node, use: use)
+    }
+
+    private final class Claim: NodeClaim {
+        private let node: GraphNode
+        private let use: NodeUse
+        init(node: GraphNode, use: NodeUse) {
+            self.node = node
+            self.use = use
+        }
+        func release() { node.remove(use) }
+    }
+
+    func addBlockdev(_ options: BlockdevOptions) async throws {
+        try await agent.graph.add(options)
+        agent.catalogue.changed()
+    }
+
+    func addExport(_ options: BlockExportOptions) async throws {
+        try await agent.exports.add(options, services: self)
+    }
+
+    func removeExport(id: String) async throws {
+        try await agent.exports.remove(id: id, mode: .hard)
+    }
+
+    func startDiskServer(socketPath: String) async throws -> any DiskServer {
+        guard let factory = agent.diskServerFactory else {
+            throw ColdframeError(.unsupported, "This agent was built without a module that serves disks to guests")
+        }
+        return try await factory.start(socketPath: socketPath, services: self)
+    }
+
+    // MARK: Snapshots
+
+    func snapshotSets() -> [SnapshotSet] { agent.catalogue.sets }
+
+    func observeCatalogue(
+        _ observer: @escaping @Sendable @AgentActor ([SnapshotSet]) -> Void
+    ) -> any ObservationToken {
+        agent.catalogue.observe(observer)
+    }
+
+    func openSnapshot(nodeName: String, snapshotID: String, holder: String) async throws -> any SnapshotLease {
+        let node = try agent.graph.find(nodeOnly: nodeName)
+        return try await agent.leases.open(node: node, snapshotID: snapshotID, holder: holder)
+    }
+
+    // MARK: Events and guests
+
+    func postEvent(_ name: String, data: JSONObject?) { agent.post(name, data ?? [:]) }
+
+    func forwardGuestEvent(_ event: JSONObject) { agent.forward(event) }
+
+    func guestDied(id: String, reason: String) {
+        logger.warning("guest '\(id)' ended: \(reason)")
+        agent.guests.died(id: id)
+        agent.post("GUEST_DIED", ["id": .string(id), "reason": .string(reason)])
+    }
+}

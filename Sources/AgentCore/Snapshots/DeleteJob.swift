@@ -1,0 +1,98 @@
+import ColdframeKit
+import LinuxSystem
+import QAPI
+
+/// `snapshot-delete`: the tag goes from all devices that have it, or from none.
+@AgentActor
+final class DeleteJob: JobDriver {
+    let jobType = "snapshot-delete"
+    private let arguments: SnapshotDeleteArguments
+    private let context: SnapshotContext
+    private let lane: SnapshotLane
+
+    init(_ arguments: SnapshotDeleteArguments, context: SnapshotContext, lane: SnapshotLane) {
+        self.arguments = arguments
+        self.context = context
+        self.lane = lane
+    }
+
+    func run(_ control: any JobControl) async throws {
+        try await lane.run(for: control) {
+            try FaultPoint.pass("delete.begin")
+            let devices = try SnapshotDevices(names: arguments.devices, graph: context.graph)
+            try context.refusePending(devices)
+            let found: [(node: GraphNode, snapshot: SnapshotInfo)] = devices.snapshots(tagged: arguments.tag)
+                .compactMap { entry in entry.snapshot.map { (entry.node, $0) } }
+            guard !found.isEmpty else {
+                throw ColdframeError(.notFound, "Snapshot '\(arguments.tag)' does not exist in one or more devices")
+            }
+            try checkLeases(found)
+            try await control.checkpoint()
+            try await delete(found, devices, control)
+        }
+    }
+
+    func commit() async { context.catalogue.changed() }
+    func abort() async { context.catalogue.changed() }
+
+    private func checkLeases(_ found: [(node: GraphNode, snapshot: SnapshotInfo)]) throws {
+        let holders = found.flatMap { context.leases.holders(node: $0.node.name, snapshotID: $0.snapshot.id) }
+        guard holders.isEmpty else {
+            throw ColdframeError(
+                .busy,
+                "Snapshot '\(arguments.tag)' is open in \(Set(holders).sorted().joined(separator: ", ")): close it there "
+                    + "first")
+        }
+    }
+
+    /// From the first image on the delete only goes forward: what fails stays hidden and pending, and is brought to its
+    /// end at the agent's next start.
+    private func delete(
+        _ found: [(node: GraphNode, snapshot: SnapshotInfo)], _ devices: SnapshotDevices, _ control: any JobControl
+    ) async throws {
+        var intent = Intent(
+            uuid: UUIDText.generate(), operation: .delete, tag: arguments.tag, images: devices.intentImages)
+        for (node, snapshot) in found {
+            guard let index = intent.images.firstIndex(where: { $0.nodeName == node.name }) else { continue }
+            intent.images[index].snapshotID = snapshot.id
+            intent.images[index].snapshotDateSeconds = snapshot.dateSeconds
+        }
+        let keys = found.map { Catalogue.SnapshotKey(node: $0.node.name, id: $0.snapshot.id) }
+        try await context.record(.begin, intent)
+        context.catalogue.hide(keys)
+        // Whoever watches lets go of the tag before its clusters can be used again.
+        context.catalogue.changed()
+        var failures: [String] = []
+        var deleted = 0
+        for (node, snapshot) in found {
+            do {
+                try FaultPoint.pass("delete.\(node.name)")
+                try await Self.delete(snapshot, on: node)
+                deleted += 1
+                control.setProgress(current: UInt64(deleted), total: UInt64(found.count))
+            } catch {
+                failures.append("'\(node.name)': \(ColdframeError(wrapping: error).message)")
+                if deleted == 0 { break }
+            }
+        }
+        guard failures.isEmpty else {
+            if deleted == 0 {
+                context.catalogue.show(keys)
+                try await context.record(.cleared, intent)
+            }
+            throw ColdframeError(
+                .io, "Snapshot '\(arguments.tag)' could not be deleted from \(failures.joined(separator: "; "))"
+                    + (deleted == 0 ? ". Nothing was changed" : ". The rest is done at the agent's next start"))
+        }
+        context.catalogue.show(keys)
+        if let record = SetRecord(found[0].snapshot.annotation) { context.sets?.remove(uuid: record.uuidText) }
+        try await context.record(.cleared, intent)
+    }
+
+    private static func delete(_ snapshot: SnapshotInfo, on node: GraphNode) async throws {
+        let bearer = try node.snapshotBearer()
+        await node.block.gate.beginDrain()
+        defer { node.block.gate.endDrain() }
+        try await blocking { () throws(ColdframeError) in try bearer.deleteSnapshot(id: snapshot.id) }
+    }
+}
