@@ -1,0 +1,103 @@
+import ColdframeKit
+import Logging
+import QAPI
+import QMPWire
+
+/// The agent: every part of the core, made once and wired together.
+///
+/// Its life: `init`, then `start` (monitor and journal are up), then the user's nodes, exports, guest and trees by
+/// commands, then `stop`, which ends them in the reverse of the order in which they need one another.
+@AgentActor
+public final class Agent {
+    public struct Configuration: Sendable {
+        /// `--name`; nil for an agent that keeps no state.
+        public var name: String?
+        /// Folders into which file names found in images are followed.
+        public var allowedBackingFolders: [String]
+        public var logger: Logger
+
+        public init(name: String?, allowedBackingFolders: [String], logger: Logger) {
+            self.name = name
+            self.allowedBackingFolders = allowedBackingFolders
+            self.logger = logger
+        }
+    }
+
+    public let jobs: JobRegistry
+    public let monitors: MonitorRegistry
+    public let commands: CommandTable
+    public let directories: AgentDirectories?
+    let graph: Graph
+    let exports: ExportRegistry
+    let snapshotExports: SnapshotExportRegistry
+    let guests: GuestRegistry
+    let catalogue: Catalogue
+    let leases = LeaseTable()
+    let lane = SnapshotLane()
+    let journal: Journal?
+    let setStore: SetStore?
+    let diskServerFactory: (any DiskServerFactory)?
+    let logger: Logger
+    private(set) lazy var services = CoreServices(
+        agent: self, name: configuration.name, directories: directories, logger: logger)
+    private let configuration: Configuration
+
+    /// Makes the agent of these modules; their branches must be installed in the branch table already.
+    public init(_ configuration: Configuration, modules: [Module]) throws {
+        self.configuration = configuration
+        logger = configuration.logger
+        directories = try configuration.name.map { name throws(ColdframeError) in try AgentDirectories(name: name) }
+        journal = try directories.map { try Journal(path: $0.state + "/journal") }
+        setStore = try directories.map { try SetStore(stateDirectory: $0.state) }
+        let monitors = MonitorRegistry(logger: configuration.logger)
+        self.monitors = monitors
+        let post: @Sendable @AgentActor (String, JSONObject) -> Void = { name, data in
+            monitors.post(event: name, data: data)
+        }
+        jobs = JobRegistry(post: post)
+        graph = Graph(
+            factories: modules.flatMap(\.blockDrivers),
+            gate: ImageReferenceGate(allowedFolders: configuration.allowedBackingFolders))
+        exports = ExportRegistry(factories: modules.flatMap(\.blockExports), graph: graph, post: post)
+        snapshotExports = SnapshotExportRegistry(factory: modules.flatMap(\.snapshotExports).first)
+        guests = GuestRegistry(factories: modules.flatMap(\.guests))
+        catalogue = Catalogue(graph: graph, leases: leases)
+        diskServerFactory = modules.lazy.compactMap(\.diskServer).first
+        commands = CommandTable()
+        registerCommands(modules)
+    }
+
+    private func registerCommands(_ modules: [Module]) {
+        registerJobCommands(commands, jobs: jobs)
+        registerBlockCommands(commands, agent: self)
+        registerExportCommands(commands, agent: self)
+        registerSnapshotCommands(commands, agent: self)
+        registerGuestCommands(commands, agent: self)
+        for module in modules { module.registerCommands(commands, services) }
+    }
+
+    var snapshotContext: SnapshotContext {
+        SnapshotContext(
+            graph: graph, catalogue: catalogue, leases: leases, journal: journal, sets: setStore,
+            guest: { [guests] in guests.guest }, post: { [monitors] in monitors.post(event: $0, data: $1) },
+            logger: logger)
+    }
+
+    func post(_ event: String, _ data: JSONObject) { monitors.post(event: event, data: data) }
+    func forward(_ event: JSONObject) { monitors.forward(event) }
+
+    /// Ends everything: jobs first (they give back what they hold), then mounts, the guest, exports and nodes.
+    public func stop() async {
+        await jobs.cancelAll()
+        await snapshotExports.removeAll()
+        do {
+            if guests.guest != nil { try await guests.remove(id: nil, force: true) }
+        } catch {
+            logger.error("the guest could not be ended: \(ColdframeError(wrapping: error))")
+        }
+        await exports.removeAll()
+        for failure in await graph.closeAll() {
+            logger.error("\(failure)")
+        }
+    }
+}
