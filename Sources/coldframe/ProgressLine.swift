@@ -1,0 +1,58 @@
+import LinuxSystem
+
+/// Shows how far a job is: a bar that redraws itself on a terminal, a plain line now and then elsewhere.
+struct ProgressLine {
+    private let isTerminal: Bool
+    private let title: String
+    private let start = SystemClock.monotonicNanoseconds()
+    private var lastDrawn: UInt64 = 0
+    private var isDrawn = false
+    private static let barWidth: UInt64 = 24
+
+    init(title: String) {
+        self.title = title
+        isTerminal = Terminal.isErrorTerminal
+    }
+
+    /// `current` and `total` in bytes.
+    mutating func update(current: UInt64, total: UInt64) {
+        let now = SystemClock.monotonicNanoseconds()
+        // A terminal gets ten pictures a second, a log one line every five seconds.
+        guard now - lastDrawn >= (isTerminal ? 100_000_000 : 5_000_000_000) else { return }
+        lastDrawn = now
+        let line = text(current: current, total: total, elapsed: now - start)
+        if isTerminal {
+            Terminal.writeError("\r\u{1B}[K" + line)
+            isDrawn = true
+        } else {
+            Terminal.writeError(line + "\n")
+        }
+    }
+
+    /// Removes the bar.
+    mutating func clear() {
+        if isDrawn { Terminal.writeError("\r\u{1B}[K") }
+        isDrawn = false
+    }
+
+    private func text(current: UInt64, total: UInt64, elapsed: UInt64) -> String {
+        let rate = elapsed > 0 ? Double(current) / Double(elapsed) * 1e9 : 0
+        var line = title
+        if total > 0 {
+            let filled = min(Self.barWidth, UInt64(Double(current) / Double(total) * Double(Self.barWidth)))
+            if isTerminal {
+                line += " [" + String(repeating: "#", count: Int(filled))
+                    + String(repeating: " ", count: Int(Self.barWidth - filled)) + "]"
+            }
+            line += " \(min(100, UInt64(Double(current) / Double(total) * 100))) %"
+        }
+        line += "  \(Units.bytes(current)) of \(Units.bytes(max(current, total)))"
+        if rate > 0 {
+            line += "  \(Units.bytes(UInt64(rate)))/s"
+            if total > current {
+                line += "  \(Units.duration(nanoseconds: UInt64(Double(total - current) / rate * 1e9))) left"
+            }
+        }
+        return line
+    }
+}

@@ -1,0 +1,76 @@
+import LinuxSystem
+import QMPClient
+import QMPWire
+
+/// One conversation with one agent, for a command that runs to its end.
+final class Session {
+    let agentName: String
+    private let client: BlockingQMPClient
+
+    init(agent name: String) throws {
+        agentName = name
+        let path = AgentLocator.socketPath(name)
+        do {
+            client = try BlockingQMPClient.connect(path: path)
+            try client.negotiate()
+        } catch {
+            throw CommandFailure(Self.explain(error, name: name, path: path))
+        }
+    }
+
+    private static func explain(_ error: any Error, name: String, path: String) -> String {
+        let running = AgentLocator.names().filter { $0 != name }
+        let hint =
+            running.isEmpty
+            ? "Start it with: coldframed --name \(name) …" : "Agents here: \(running.joined(separator: ", "))"
+        if !Files.exists(path) { return "No agent named '\(name)' is running. \(hint)" }
+        return "The agent '\(name)' does not answer on \(path): \(error). \(hint)"
+    }
+
+    /// The command's return value; an error in the agent's words.
+    @discardableResult
+    func execute(_ command: String, _ arguments: JSONObject? = nil) throws -> JSONValue {
+        do {
+            return try client.execute(command, arguments)
+        } catch let error as QMPError {
+            throw CommandFailure("\(command): \(error.description)")
+        } catch {
+            throw CommandFailure("\(command): the agent went away: \(error)")
+        }
+    }
+
+    /// Events that have come since the last call.
+    func takeEvents() -> [(name: String, data: JSONObject)] {
+        client.takeEvents().map { ($0["event"]?.stringValue ?? "", $0["data"]?.objectValue ?? [:]) }
+    }
+
+    // MARK: What several commands need
+
+    /// The nodes a user named, or else the guest's disks, or else all nodes that can bear snapshots.
+    func devices(_ list: String?) throws -> [String] {
+        if let list { return list.split(separator: ",").map(String.init) }
+        if let guest = try? execute("query-guest"), let disks = guest["disks"]?.arrayValue, !disks.isEmpty {
+            return disks.compactMap(\.stringValue)
+        }
+        let nodes = try execute("query-named-block-nodes").arrayValue ?? []
+        let names = nodes.filter { $0["drv"]?.stringValue == "qcow2" && $0["ro"]?.boolValue == false }
+            .compactMap { $0["node-name"]?.stringValue }.filter { !$0.hasPrefix("#") }
+        guard !names.isEmpty else {
+            throw CommandFailure("Agent '\(agentName)' has no node that can bear snapshots")
+        }
+        return names.reversed()
+    }
+
+    func snapshotSet(_ tag: String) throws -> SnapshotSetView {
+        let sets = (try execute("query-snapshots").arrayValue ?? []).compactMap(SnapshotSetView.init)
+        if let set = sets.first(where: { $0.tag == tag }) { return set }
+        let known = sets.isEmpty ? "it has none" : "it has " + sets.map { "'\($0.tag)'" }.joined(separator: ", ")
+        throw CommandFailure("Agent '\(agentName)' has no snapshot '\(tag)': \(known)")
+    }
+}
+
+/// What went wrong, in words for the user; ArgumentParser prints it after `Error: ` and exits with 1.
+struct CommandFailure: Error, CustomStringConvertible {
+    let description: String
+    init(_ description: String) { self.description = description }
+}
