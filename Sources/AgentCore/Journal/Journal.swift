@@ -75,13 +75,13 @@ final class Journal: Sendable {
                 try record.withUnsafeBytes { bytes throws(SystemError) in
                     try file.pwriteAll(bytes, at: state.end)
                 }
+                try file.synchronizeData()
                 state.end += UInt64(record.count)
                 state.pending[intent.uuid] = step == .cleared ? nil : (step, intent)
                 if state.pending.isEmpty {
                     try file.truncate(toByteCount: 0)
                     state.end = 0
                 }
-                try file.synchronizeData()
             }
         } catch {
             throw ColdframeError(error, "Could not write the intent journal")
