@@ -44,7 +44,8 @@ final class GuestDiskServer: DiskServer {
 extension NamedExport {
     /// Checks what the core cannot know, and asks the image for its cluster size off the actor.
     static func make(
-        name: String, description: String? = nil, node: BlockNode, isWritable: Bool, canMultiConnect: Bool = true
+        name: String, description: String? = nil, node: BlockNode, isWritable: Bool,
+        isWritethrough: Bool = false, canMultiConnect: Bool = true
     ) async throws -> NamedExport {
         guard name.utf8.count <= WireLimit.stringByteCount else {
             throw ColdframeError(.invalidArgument, "export name '\(name)' too long")
@@ -58,7 +59,7 @@ extension NamedExport {
         // Only a preference of the image: an image that cannot say it is served all the same.
         let clusterByteCount = await BlockingPool.shared.run { try? node.driver.information().clusterByteCount }
         return NamedExport(
-            name: name, description: description, node: node, isWritable: isWritable,
+            name: name, description: description, node: node, isWritable: isWritable, isWritethrough: isWritethrough,
             clusterByteCount: clusterByteCount, canMultiConnect: canMultiConnect)
     }
 }

@@ -1,6 +1,6 @@
 import ColdframeKit
 import LinuxSystem
-import QMPWire
+import QAPI
 
 /// Where a server may listen: a unix socket or this host's loopback.
 enum ListenAddress: Sendable, Equatable {
@@ -8,33 +8,19 @@ enum ListenAddress: Sendable, Equatable {
     /// The first free port from `ports`.
     case loopback(host: String, ports: ClosedRange<UInt16>)
 
-    /// From QAPI's `SocketAddressLegacy` as JSON (`type` and `data`), whose shape has been checked.
-    /// - Throws: what this server cannot do, by name.
-    init(legacy json: JSONValue) throws(ColdframeError) {
-        let type = json["type"]?.stringValue ?? ""
-        let data = json["data"] ?? .null
-        switch type {
-        case "unix":
-            if data["abstract"]?.boolValue == true {
-                throw ColdframeError(
-                    .unsupported, "The NBD server does not listen on abstract sockets: give a path in the file system")
+    /// From the argument of `nbd-server-start`.
+    /// - Throws: what is wrong with a port.
+    init(_ address: SocketAddressLegacy) throws(ColdframeError) {
+        switch address.branch {
+        case .unix(let unix): self = .unix(path: unix.data.path)
+        case .inet(let inet):
+            guard let port = UInt16(inet.data.port) else {
+                throw ColdframeError(.invalidArgument, "Port '\(inet.data.port)' is not a number from 0 to 65535")
             }
-            self = .unix(path: data["path"]?.stringValue ?? "")
-        case "inet":
-            let first = try Self.port(data["port"]?.stringValue ?? "")
-            let last = data["to"]?.intValue.flatMap { UInt16(exactly: $0) } ?? first
-            self = .loopback(host: data["host"]?.stringValue ?? "", ports: first...max(first, last))
-        default:
-            throw ColdframeError(
-                .unsupported, "The NBD server cannot listen on an address of type '\(type)': use 'unix' or 'inet'")
+            self = .loopback(host: inet.data.host, ports: port...max(port, inet.data.to ?? port))
+        case .none:
+            throw ColdframeError(.invalidArgument, "The address has no members")
         }
-    }
-
-    private static func port(_ text: String) throws(ColdframeError) -> UInt16 {
-        guard let port = UInt16(text) else {
-            throw ColdframeError(.invalidArgument, "Port '\(text)' is not a number from 0 to 65535")
-        }
-        return port
     }
 
     /// The listening socket, and its path if it has one.

@@ -1,6 +1,5 @@
 import ColdframeKit
 import QAPI
-import QMPWire
 
 /// `nbd-server-start`, `-stop`, `-add` and `-remove`.
 @AgentActor
@@ -31,11 +30,13 @@ struct NBDCommands {
         if let credentials = arguments.tlsCreds {
             throw ColdframeError(.notFound, "No TLS credentials with id '\(credentials)'")
         }
-        try server.start(ListenAddress(legacy: arguments.addr.json), maxConnections: arguments.maxConnections ?? 0)
+        try server.start(
+            ListenAddress(arguments.addr),
+            maxConnections: arguments.maxConnections ?? PublicServer.defaultMaxConnections)
     }
 
     /// By `block-export-add`, with the name as id, so that the export is listed and deleted as any other.
-    private func add(_ options: NbdServerAddOptions) async throws {
+    private func add(_ options: NbdServerAddArguments) async throws {
         let node = try services.node(named: options.device)
         let name = options.name ?? options.device
         if let bitmap = options.bitmap {

@@ -21,11 +21,15 @@ struct NBDExportFactory: BlockExportFactory {
         if let bitmap = branch.bitmaps?.first {
             // Nodes have no bitmaps yet, so that none is found; QEMU looks for them after this check.
             try server.checkFree(name: name)
-            let text = bitmap.json.stringValue ?? bitmap.json["name"]?.stringValue ?? ""
-            throw ColdframeError(.notFound, "Bitmap '\(text)' is not found")
+            let bitmapName =
+                switch bitmap {
+                case .local(let name): name
+                case .external(let bitmap): bitmap.name
+                }
+            throw ColdframeError(.notFound, "Bitmap '\(bitmapName)' is not found")
         }
         return try await server.add(
             id: options.id, name: name, description: branch.description, node: node,
-            isWritable: options.writable ?? false, onGone: onGone)
+            isWritable: options.writable ?? false, isWritethrough: options.writethrough ?? false, onGone: onGone)
     }
 }

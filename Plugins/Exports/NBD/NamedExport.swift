@@ -7,6 +7,8 @@ final class NamedExport: Sendable {
     let description: String?
     let node: BlockNode
     let isWritable: Bool
+    /// What every write carries, besides what its client asks for.
+    let writeFlags: WriteFlags
     let flags: WireTransmissionFlags
     /// The request size that the image likes best, a power of two.
     let preferredByteCount: UInt32
@@ -23,13 +25,14 @@ final class NamedExport: Sendable {
     ///   - canMultiConnect: false only where the server admits a single connection. All connections of an export share
     ///     one node and one page cache, so that a flush on one covers what was written on the others.
     init(
-        name: String, description: String? = nil, node: BlockNode, isWritable: Bool, clusterByteCount: UInt32?,
-        canMultiConnect: Bool = true
+        name: String, description: String? = nil, node: BlockNode, isWritable: Bool,
+        isWritethrough: Bool = false, clusterByteCount: UInt32?, canMultiConnect: Bool = true
     ) {
         self.name = name
         self.description = description
         self.node = node
         self.isWritable = isWritable
+        writeFlags = isWritethrough ? .forceUnitAccess : []
         var flags: WireTransmissionFlags = [.hasFlags, .sendFlush, .sendFUA, .sendCache]
         if canMultiConnect { flags.insert(.canMultiConnect) }
         flags.formUnion(isWritable ? [.sendTrim, .sendWriteZeroes, .sendFastZero] : .readOnly)

@@ -4,6 +4,9 @@ import LinuxSystem
 /// The server of `nbd-server-start`: at most one, with the exports of type `nbd`.
 @AgentActor
 final class PublicServer {
+    /// `max-connections` where it is not given.
+    nonisolated static let defaultMaxConnections: UInt32 = 100
+
     private var running: Server?
     private var isStopping = false
     /// By the id of the export, which is not the name under which clients know it.
@@ -53,13 +56,13 @@ final class PublicServer {
     /// Serves a node; the core has checked `id` and permissions.
     func add(
         id: String, name: String, description: String?, node: BlockNode, isWritable: Bool,
-        onGone: @escaping @Sendable @AgentActor () async -> Void
+        isWritethrough: Bool = false, onGone: @escaping @Sendable @AgentActor () async -> Void
     ) async throws -> PublicExport {
         try checkFree(name: name)
         let server = try server()
         let named = try await NamedExport.make(
             name: name, description: description, node: node, isWritable: isWritable,
-            canMultiConnect: server.limits.maxConnections != 1)
+            isWritethrough: isWritethrough, canMultiConnect: server.limits.maxConnections != 1)
         // It may have been stopped in the meantime.
         guard try self.server() === server else { throw ColdframeError(.notFound, "NBD server not running") }
         guard server.exports.insert(named) else { throw Self.nameTaken(name) }

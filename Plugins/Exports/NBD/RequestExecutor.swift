@@ -93,8 +93,9 @@ struct RequestExecutor {
         }
         if let reply = refuseChange(request) { return reply }
         let bytes = UnsafeRawBufferPointer(start: payload.payload, count: Int(request.length))
-        try node.write(
-            bytes, at: request.offset, flags: request.flags.contains(.forceUnitAccess) ? .forceUnitAccess : [])
+        var flags = session.export.writeFlags
+        if request.flags.contains(.forceUnitAccess) { flags.insert(.forceUnitAccess) }
+        try node.write(bytes, at: request.offset, flags: flags)
         return acknowledge(request)
     }
 
@@ -107,7 +108,7 @@ struct RequestExecutor {
 
     private func writeZeroes(_ request: WireRequest) throws(ColdframeError) -> Bool? {
         if let reply = refuseChange(request) { return reply }
-        var flags: WriteFlags = []
+        var flags = session.export.writeFlags
         if request.flags.contains(.forceUnitAccess) { flags.insert(.forceUnitAccess) }
         if !request.flags.contains(.noHole) { flags.insert(.mayUnmap) }
         if request.flags.contains(.fastZero) { flags.insert(.noFallback) }

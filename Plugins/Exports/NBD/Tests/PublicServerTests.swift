@@ -1,6 +1,6 @@
 import ColdframeKit
 import LinuxSystem
-import QMPWire
+import QAPI
 import Testing
 
 @testable import NBDExport
@@ -128,24 +128,49 @@ import Testing
         }
     }
 
+    private func inet(_ host: String, _ port: String, to: UInt16? = nil) -> SocketAddressLegacy {
+        SocketAddressLegacy(
+            type: .inet,
+            branch: .inet(InetSocketAddressWrapper(data: InetSocketAddress(host: host, port: port, to: to))))
+    }
+
     @Test func addressesAreTakenFromQAPI() throws {
+        let unix = SocketAddressLegacy(
+            type: .unix, branch: .unix(UnixSocketAddressWrapper(data: UnixSocketAddress(path: "/run/s"))))
+        #expect(try ListenAddress(unix) == .unix(path: "/run/s"))
         #expect(
-            try ListenAddress(legacy: ["type": "unix", "data": ["path": "/run/s"]]) == .unix(path: "/run/s"))
-        #expect(
-            try ListenAddress(legacy: ["type": "inet", "data": ["host": "localhost", "port": "10809", "to": 10820]])
+            try ListenAddress(inet("localhost", "10809", to: 10820))
                 == .loopback(host: "localhost", ports: 10809...10820))
     }
 
-    @Test func addressesThatCannotBeServedAreNamed() async {
+    @Test func aPortIsANumber() async {
         #expect(
-            await message { _ = try ListenAddress(legacy: ["type": "fd", "data": ["str": "3"]]) }
-                == "The NBD server cannot listen on an address of type 'fd': use 'unix' or 'inet'")
-        #expect(
-            await message { _ = try ListenAddress(legacy: ["type": "inet", "data": ["host": "::1", "port": "http"]]) }
+            await message { _ = try ListenAddress(inet("::1", "http")) }
                 == "Port 'http' is not a number from 0 to 65535")
-        #expect(
-            await message {
-                _ = try ListenAddress(legacy: ["type": "unix", "data": ["path": "s", "abstract": true]])
-            } == "The NBD server does not listen on abstract sockets: give a path in the file system")
+    }
+
+    @Test func theNextPortIsTakenWhereOneIsBusy() throws {
+        let busy = try Listening.loopback(host: "127.0.0.1", port: 0)
+        let port = try TCPSocket.localPort(of: busy)
+        // Others may hold some of them as well, but hardly all.
+        let last = UInt16(clamping: Int(port) + 50)
+        let (listener, path) = try ListenAddress.loopback(host: "127.0.0.1", ports: port...last).listen()
+        let found = try TCPSocket.localPort(of: listener)
+        #expect(path == nil)
+        #expect(found > port)
+    }
+
+    @Test func writethroughForcesEveryWrite() async throws {
+        try await withDirectory { directory in
+            let disk = MemoryDisk(byteCount: 1 << 20)
+            _ = try await server.add(
+                id: "e", name: "n", description: nil, node: BlockNode(name: "n", driver: disk), isWritable: true,
+                isWritethrough: true, onGone: {})
+            let client = try RawClient(path: directory + "/s")
+            try client.enter("n")
+            try client.request(1, length: 1, payload: [1])
+            #expect(try client.simpleReply().error == 0)
+            #expect(disk.counts.forcedWrites == 1)
+        }
     }
 }
