@@ -38,6 +38,7 @@ public enum ProcessControl {
     public static var currentPID: Int32 { getpid() }
     public static var parentPID: Int32 { getppid() }
     public static var effectiveUserID: UInt32 { geteuid() }
+    public static var effectiveGroupID: UInt32 { getegid() }
 
     /// `umask(2)`; returns the old one. It belongs to the whole process.
     @discardableResult

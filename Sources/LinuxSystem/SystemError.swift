@@ -32,10 +32,12 @@ public struct SystemError: Error, Sendable, Equatable, CustomStringConvertible {
 public enum Errno {
     public static let notPermitted = EPERM
     public static let noEntry = ENOENT
+    public static let interrupted = EINTR
     public static let io = EIO
     public static let badDescriptor = EBADF
     public static let tryAgain = EAGAIN
     public static let noMemory = ENOMEM
+    public static let badAddress = EFAULT
     public static let accessDenied = EACCES
     public static let busy = EBUSY
     public static let exists = EEXIST
