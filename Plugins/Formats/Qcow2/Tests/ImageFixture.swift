@@ -56,14 +56,15 @@ final class ImageFixture: Sendable {
     }
 
     /// The disk's content as `qemu-img` reads it; `snapshot` names an internal snapshot.
-    func content(_ path: String, snapshot: String? = nil) throws -> [UInt8] {
+    func content(_ path: String, snapshot: String? = nil, byID: Bool = false) throws -> [UInt8] {
         let raw = self.path("convert-\(SystemRandom.bytes(8).map { String($0, radix: 16) }.joined())")
         defer { try? Files.unlink(raw) }
         try run(
             "qemu-img",
-            ["convert", "-f", "qcow2", "-O", "raw"] + (snapshot.map { ["-l", "snapshot.name=\($0)"] } ?? []) + [
-                path, raw,
-            ])
+            ["convert", "-f", "qcow2", "-O", "raw"]
+                + (snapshot.map { ["-l", "snapshot.\(byID ? "id" : "name")=\($0)"] } ?? []) + [
+                    path, raw,
+                ])
         return try Files.readAll(raw, limit: 1 << 30)
     }
 }

@@ -1,0 +1,126 @@
+import ColdframeKit
+import LinuxSystem
+import Testing
+
+@testable import Qcow2Format
+
+/// A disk and its snapshots as plain arrays: what an image must hold after the same operations.
+struct ImageModel {
+    struct Snapshot {
+        var disk: [UInt8]
+        var state: [UInt8]
+    }
+    var disk: [UInt8]
+    var snapshots: [String: Snapshot] = [:]
+    let clusterByteCount: Int
+
+    mutating func zero(_ range: Range<Int>) {
+        for index in range { disk[index] = 0 }
+    }
+
+    /// Only whole clusters are given up.
+    mutating func discard(_ range: Range<Int>) {
+        let start = (range.lowerBound + clusterByteCount - 1) / clusterByteCount * clusterByteCount
+        let end = range.upperBound == disk.count ? disk.count : range.upperBound / clusterByteCount * clusterByteCount
+        if start < end { zero(start..<end) }
+    }
+}
+
+/// One operation of a random sequence.
+enum ImageOperation: Sendable {
+    case write(Range<Int>, seed: UInt64)
+    case zero(Range<Int>, WriteFlags)
+    case discard(Range<Int>)
+    case flush
+    case reopen
+    case create(state: Int?)
+    case delete(choice: Int)
+    case revert(choice: Int)
+    case abandonState(Int)
+
+    static func random(diskByteCount: Int, maximum: Int, _ generator: inout SeededGenerator) -> ImageOperation {
+        func range() -> Range<Int> {
+            let offset = Int.random(in: 0..<diskByteCount, using: &generator)
+            let count = Int.random(in: 1...min(maximum, diskByteCount - offset), using: &generator)
+            // Half of the ranges are aligned, as guests' mostly are.
+            guard Bool.random(using: &generator) else { return offset..<offset + count }
+            let start = offset & ~4095
+            return start..<min(diskByteCount, start + (count + 4095) & ~4095)
+        }
+        switch Int.random(in: 0..<20, using: &generator) {
+        case 0..<8: return .write(range(), seed: generator.next())
+        case 8: return .zero(range(), [])
+        case 9: return .zero(range(), .mayUnmap)
+        case 10, 11: return .discard(range())
+        case 12: return .flush
+        case 13: return .reopen
+        case 14, 15: return .create(state: nil)
+        case 16: return .create(state: Int.random(in: 1...maximum, using: &generator))
+        case 17: return .delete(choice: Int.random(in: 0..<1000, using: &generator))
+        case 18: return .revert(choice: Int.random(in: 0..<1000, using: &generator))
+        default: return .abandonState(Int.random(in: 1...maximum, using: &generator))
+        }
+    }
+}
+
+extension ImageModel {
+    /// Applies an operation to the image and to the model. `reopen` is called for a new driver where one is needed.
+    mutating func apply(
+        _ operation: ImageOperation, to driver: inout Qcow2Driver, reopen: (Qcow2Driver) throws -> Qcow2Driver
+    ) throws {
+        switch operation {
+        case .write(let range, let seed):
+            let bytes = pattern(range.count, seed)
+            try driver.writeBytes(bytes, at: UInt64(range.lowerBound))
+            disk.replaceSubrange(range, with: bytes)
+        case .zero(let range, let flags):
+            try driver.writeZeroes(at: UInt64(range.lowerBound), byteCount: UInt64(range.count), flags: flags)
+            zero(range)
+        case .discard(let range):
+            try driver.discard(at: UInt64(range.lowerBound), byteCount: UInt64(range.count))
+            discard(range)
+        case .flush: try driver.flush()
+        case .reopen: driver = try reopen(driver)
+        case .create(let stateByteCount):
+            let state = stateByteCount.map { pattern($0, UInt64($0)) } ?? []
+            let writer = state.isEmpty ? nil : try driver.beginVMState()
+            let info = try driver.createSnapshot(request("tag-\(snapshots.count)-\(disk.count)"))
+            snapshots[info.id] = Snapshot(disk: disk, state: state)
+            if let writer {
+                try state.withUnsafeBytes { try writer.append($0) }
+                _ = try writer.attach(toSnapshot: info.id, annotation: [1], guestClockNanoseconds: 1)
+            }
+        case .delete(let choice):
+            guard let id = chosen(choice) else { return }
+            try driver.deleteSnapshot(id: id)
+            snapshots[id] = nil
+        case .revert(let choice):
+            guard let id = chosen(choice), let snapshot = snapshots[id] else { return }
+            try driver.revert(toSnapshot: id)
+            disk = snapshot.disk
+        case .abandonState(let byteCount):
+            let writer = try driver.beginVMState()
+            try pattern(byteCount, 1).withUnsafeBytes { try writer.append($0) }
+            try writer.abandon()
+        }
+    }
+
+    private func chosen(_ choice: Int) -> String? {
+        let ids = snapshots.keys.sorted()
+        return ids.isEmpty ? nil : ids[choice % ids.count]
+    }
+
+    /// What the driver reads equals the model, snapshots and states included.
+    func expectEqual(_ driver: Qcow2Driver, _ note: String) throws {
+        #expect(try driver.readBytes(0, disk.count) == disk, "disk \(note)")
+        #expect(Set(driver.snapshots.map(\.id)) == Set(snapshots.keys), "\(note)")
+        for (id, snapshot) in snapshots {
+            #expect(try driver.openSnapshot(id: id).readBytes(0, disk.count) == snapshot.disk, "snapshot \(id) \(note)")
+            guard !snapshot.state.isEmpty else { continue }
+            let reader = try driver.openVMState(ofSnapshot: id)
+            var bytes = [UInt8](repeating: 0, count: snapshot.state.count)
+            try bytes.withUnsafeMutableBytes { try reader.read(into: $0, at: 0) }
+            #expect(bytes == snapshot.state, "state \(id) \(note)")
+        }
+    }
+}
