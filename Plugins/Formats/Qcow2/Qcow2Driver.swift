@@ -33,7 +33,7 @@ public final class Qcow2Driver: BlockDriver, Backed {
         public var l2CacheByteLimit = 32 << 20
         /// Bound of the cache of refcount blocks, in bytes.
         public var refcountCacheByteLimit = 8 << 20
-        /// Whether discards free clusters at all.
+        /// Whether discards, and zeroing that may unmap, free clusters (`discard=unmap`).
         public var passesDiscards = true
         public init() {}
     }
@@ -106,7 +106,9 @@ public final class Qcow2Driver: BlockDriver, Backed {
         let epoch = store.epochs.enter()
         do {
             defer { store.epochs.leave(epoch) }
-            try writer.writeZeroes(offset..<offset + byteCount, diskByteCount: self.byteCount, flags: flags)
+            try writer.writeZeroes(
+                offset..<offset + byteCount, diskByteCount: self.byteCount,
+                flags: passesDiscards ? flags : flags.subtracting(.mayUnmap))
         }
         if flags.contains(.forceUnitAccess) { try store.flush() }
     }

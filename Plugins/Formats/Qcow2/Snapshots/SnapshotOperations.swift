@@ -56,6 +56,10 @@ final class SnapshotOperations: Sendable {
             let transaction = MetadataTransaction(
                 table: state.refcounts,
                 searchStart: search ?? state.refcounts.missingBlocks(count: 1)[0] * geometry.refcountBlockEntryCount)
+            // What waits for a flush to lose a reference loses it here: the flush before the switch makes it safe, and
+            // no request is in flight. Otherwise a refcount could fall to one later, behind the COPIED flags' back.
+            let released = state.unlinked + state.waiting[0] + state.waiting[1]
+            for item in released { try transaction.adjust(item.run, raise: false) }
             let l1 = try body(transaction)
             let tableOffset = try self.writeSnapshotTable(bytes, replacing: state.header, oldByteCount, transaction)
             try self.store.commit(transaction, &state) { header in
@@ -65,6 +69,8 @@ final class SnapshotOperations: Sendable {
                 header.snapshotTableOffset = tableOffset
                 change(&header)
             }
+            state.unlinked = []
+            state.waiting = [[], []]
             if let first = transaction.freed.map(\.first).min() { state.searchStart = min(state.searchStart, first) }
             return (l1, transaction.freed)
         }
