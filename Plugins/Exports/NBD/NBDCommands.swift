@@ -27,6 +27,7 @@ struct NBDCommands {
     }
 
     private func start(_ arguments: NbdServerStartArguments) throws {
+        try server.checkStopped()
         if let credentials = arguments.tlsCreds {
             throw ColdframeError(.notFound, "No TLS credentials with id '\(credentials)'")
         }

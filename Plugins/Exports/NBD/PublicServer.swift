@@ -17,11 +17,16 @@ final class PublicServer {
     /// - Parameter maxConnections: 0 leaves it at the server's own bound.
     /// - Throws: QEMU's text if one is running (also while it still stops), or what is wrong with the address.
     func start(_ address: ListenAddress, maxConnections: UInt32) throws {
-        guard running == nil else { throw ColdframeError(.alreadyExists, "NBD server already running") }
+        try checkStopped()
         var limits = ServerLimits()
         if maxConnections > 0 { limits.maxConnections = Int(min(maxConnections, UInt32(limits.maxConnections))) }
         let (listener, path) = try address.listen()
         running = try Server(listener: listener, socketPath: path, limits: limits)
+    }
+
+    /// Throws QEMU's text if a server runs.
+    func checkStopped() throws {
+        guard running == nil else { throw ColdframeError(.alreadyExists, "NBD server already running") }
     }
 
     /// Ends all exports, then the server. It suspends until no request is in flight.
