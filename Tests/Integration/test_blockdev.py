@@ -115,7 +115,8 @@ def test_backing_files_are_read_through(agent, directory):
     images.write_pattern(base, 0x21)
     top = images.create(directory / "top.qcow2", "8M", backing=base)
     images.write_pattern(top, 0x22, 65536)
-    agent.add_qcow2("n", top, read_only=True)
+    below = {"driver": "qcow2", "file": {"driver": "file", "filename": str(base)}}
+    agent.add_qcow2("n", top, read_only=True, backing=below)
     with_nbd(agent, directory, "n")
     images.same_content(top, "qcow2", nbd_uri(directory, "n"), "raw")
 

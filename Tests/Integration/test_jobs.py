@@ -33,7 +33,7 @@ def test_success_goes_through_the_states_in_order(agent, node):
 
 
 def test_created_and_running_come_before_the_reply(agent, node):
-    with RawMonitor(agent.socket, negotiate=True) as raw:
+    with RawMonitor(agent.second_socket, negotiate=True) as raw:
         raw.send('{"execute": "snapshot-save", "id": 1, "arguments": '
                  '{"job-id": "j", "tag": "t", "vmstate": "n", "devices": ["n"]}}')
         first = [raw.receive() for _ in range(3)]

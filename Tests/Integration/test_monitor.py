@@ -11,7 +11,7 @@ from harness.monitor import CommandError, Monitor, RawMonitor
 
 @pytest.fixture
 def raw(agent):
-    with RawMonitor(agent.socket, negotiate=True) as monitor:
+    with RawMonitor(agent.second_socket, negotiate=True) as monitor:
         yield monitor
 
 
@@ -20,7 +20,7 @@ def error_of(reply):
 
 
 def test_greeting_names_version_and_out_of_band(agent):
-    with RawMonitor(agent.socket) as monitor:
+    with RawMonitor(agent.second_socket) as monitor:
         version = monitor.greeting["QMP"]["version"]
         assert set(version["qemu"]) == {"major", "minor", "micro"}
         assert isinstance(version["package"], str)
@@ -33,7 +33,7 @@ def test_lines_end_with_carriage_return_and_newline(raw):
 
 
 def test_before_negotiation_nothing_else_is_known(agent):
-    with RawMonitor(agent.socket) as monitor:
+    with RawMonitor(agent.second_socket) as monitor:
         assert error_of(monitor.ask({"execute": "query-version"})) == (
             "CommandNotFound", "Expecting capabilities negotiation with 'qmp_capabilities'")
 
@@ -94,7 +94,7 @@ def test_message_in_small_pieces(raw):
 
 
 def test_out_of_band_refuses_other_commands(agent):
-    with RawMonitor(agent.socket) as monitor:
+    with RawMonitor(agent.second_socket) as monitor:
         monitor.ask({"execute": "qmp_capabilities", "arguments": {"enable": ["oob"]}})
         assert error_of(monitor.ask({"exec-oob": "query-version"})) == (
             "GenericError", "The command query-version does not support OOB")
@@ -123,15 +123,15 @@ def test_schema_refers_only_to_types_it_has(agent):
 
 
 def test_events_reach_every_monitor(agent, directory):
-    second = agent.connect()
+    second = agent.connect_second()
     agent.run_job("blockdev-create", options={"driver": "file", "filename": str(directory / "x"), "size": 65536})
     for monitor in (agent.monitor, second):
         assert monitor.wait_event("JOB_STATUS_CHANGE", where=lambda data: data["status"] == "concluded")
 
 
 def test_more_monitors_by_option(directory):
-    path = directory / "second.sock"
-    options = ["--chardev", f"socket,id=c2,path={path},server=on,wait=off", "--monitor", "id=m2,chardev=c2"]
+    path = directory / "third.sock"
+    options = ["--chardev", f"socket,id=c3,path={path},server=on,wait=off", "--monitor", "id=m3,chardev=c3"]
     with Agent(directory, options=options) as agent:
         other = Monitor(path)
         assert other.execute("query-version") == agent.execute("query-version")
@@ -140,7 +140,7 @@ def test_more_monitors_by_option(directory):
 
 def test_slow_reader_stalls_nobody(agent):
     stuck = socket.socket(socket.AF_UNIX)
-    stuck.connect(str(agent.socket))
+    stuck.connect(str(agent.second_socket))
     stuck.sendall(b'{"execute": "qmp_capabilities"}')
     stuck.settimeout(2)
     try:
@@ -156,7 +156,7 @@ def test_slow_reader_stalls_nobody(agent):
 
 def test_quit_replies_and_ends(directory):
     agent = Agent(directory).start()
-    with RawMonitor(agent.socket, negotiate=True) as raw:
+    with RawMonitor(agent.second_socket, negotiate=True) as raw:
         assert raw.ask({"execute": "quit"}) == {"return": {}}
     assert agent.process.wait(20) == 0
     agent.stop()
@@ -169,7 +169,7 @@ def test_replies_are_pure_ascii(raw):
 
 
 def test_wrong_enable_can_be_repeated(agent):
-    with RawMonitor(agent.socket) as monitor:
+    with RawMonitor(agent.second_socket) as monitor:
         bad = monitor.ask({"execute": "qmp_capabilities", "arguments": {"enable": ["bogus"]}})
         assert error_of(bad)[1] == "Parameter 'null' does not accept value 'bogus'"
         assert monitor.ask({"execute": "qmp_capabilities"}) == {"return": {}}

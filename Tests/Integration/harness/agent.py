@@ -29,6 +29,7 @@ class Agent:
             "PATH": f"{BINARIES}:{os.environ['PATH']}", **(environment or {}),
         }
         self.socket = self.runtime / name / "qmp.sock"
+        self.second_socket = self.directory / "second.sock"
         self.log_path = self.directory / f"{name}.log"
         self.process = None
         self.monitors = []
@@ -41,7 +42,9 @@ class Agent:
 
     @property
     def arguments(self):
-        return [str(BINARIES / "coldframed"), "--name", self.name, *self.options]
+        return [str(BINARIES / "coldframed"), "--name", self.name,
+                "--chardev", f"socket,id=second,path={self.second_socket},server=on,wait=off",
+                "--monitor", "id=second,chardev=second", *self.options]
 
     def start(self):
         self.runtime.mkdir(exist_ok=True)
@@ -57,15 +60,18 @@ class Agent:
         return self
 
     def connect(self):
-        """Another monitor; the first is `monitor`."""
+        """The first monitor, on the agent's own socket."""
         deadline = time.monotonic() + 30
         while not self.socket.exists():
             assert self.process.poll() is None, f"coldframed ended with {self.process.returncode}:\n{self.log()}"
             assert time.monotonic() < deadline, f"coldframed made no {self.socket}:\n{self.log()}"
             time.sleep(0.02)
-        monitor = Monitor(self.socket)
-        self.monitors.append(monitor)
-        return monitor
+        self.monitors.append(Monitor(self.socket))
+
+    def connect_second(self):
+        """A monitor on the second socket, beside `monitor`."""
+        self.monitors.append(Monitor(self.second_socket))
+        return self.monitors[-1]
 
     @property
     def monitor(self):

@@ -63,7 +63,7 @@ def snapshot_to_raw(path, tag, output):
 
 
 def same_content(first, first_form, second, second_form):
-    run("qemu-img", "compare", "-U", "-s", "-f", first_form, "-F", second_form, first, second)
+    run("qemu-img", "compare", "-U", "-f", first_form, "-F", second_form, first, second)
 
 
 def make_ext4(path, mebibytes):

@@ -91,7 +91,7 @@ class Monitor:
         try:
             return _Loop.run(self.client.execute(command, _wire(arguments) or None), timeout)
         except ExecuteError as error:
-            raise CommandError(error.error.class_, error.error.desc) from None
+            raise CommandError(error.error_class, str(error)) from None
 
     # Events
 
