@@ -27,20 +27,21 @@ final class FUSESession: Sendable {
     private let runningCount = Atomic<Int>(0)
     private let workersEnded = ConditionVariable()
     private let isStopping = Atomic<Bool>(false)
-    /// The mount's number in the mount table, so that nobody else's mount at the same place is ever taken down.
-    private let mountID: Int?
+    /// The mount in the mount table, so that nobody else's at the same place is ever taken down; nil without /proc.
+    private let mount: MountTable.Entry?
 
-    private init(_ options: Options, server: TreeServer, session: OpaquePointer, mountID: Int?) {
+    private init(_ options: Options, server: TreeServer, session: OpaquePointer, mount: MountTable.Entry?) {
         mountpoint = options.mountpoint
         self.server = server
         self.session = session
-        self.mountID = mountID
+        self.mount = mount
         notifier = KernelNotifier(session: session)
     }
 
     /// Mounts and serves. On a throw nothing is mounted.
     static func start(_ options: Options, server: TreeServer) throws(ColdframeError) -> FUSESession {
         let session = try makeSession(options, server: server)
+        _ = FUSELog.takeLastMessage()
         guard fuse_session_mount(session, options.mountpoint) == 0 else {
             let reason = FUSELog.takeLastMessage() ?? "libfuse gave no reason"
             fuse_session_destroy(session)
@@ -51,7 +52,7 @@ final class FUSESession: Sendable {
         }
         let mount = MountTable.read().last { $0.mountpoint == options.mountpoint }
         if let mount { raiseReadAhead(device: mount.device) }
-        let mounted = FUSESession(options, server: server, session: session, mountID: mount?.id)
+        let mounted = FUSESession(options, server: server, session: session, mount: mount)
         do {
             try mounted.startThreads()
         } catch {
@@ -139,7 +140,16 @@ final class FUSESession: Sendable {
     func stop() {
         guard !isStopping.exchange(true, ordering: .acquiringAndReleasing) else { return }
         server.opens.refuseAll()
-        if MountTable.read().contains(where: { $0.id == mountID && $0.mountpoint == mountpoint }) {
+        if let mount {
+            // Whoever unmounted it already may have mounted something else there.
+            if MountTable.read().contains(where: { $0.id == mount.id && $0.mountpoint == mountpoint }) {
+                Mountpoint.unmount(mountpoint)
+            }
+            // Copies of the mount in other namespaces, and open files after an unmount without root, keep it alive.
+            if !workersEnded.waitFor(milliseconds: 200, { runningCount.load(ordering: .acquiring) == 0 }) {
+                Mountpoint.abortConnection(device: mount.device)
+            }
+        } else {
             Mountpoint.unmount(mountpoint)
         }
         guard workersEnded.waitFor(milliseconds: 5000, { runningCount.load(ordering: .acquiring) == 0 }) else {

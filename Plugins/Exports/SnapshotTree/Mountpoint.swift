@@ -96,6 +96,15 @@ enum Mountpoint {
         }
     }
 
+    /// Ends a FUSE connection through `/sys/fs/fuse/connections`, which belongs to the user who mounted. It is there only
+    /// where that file system is mounted: an attempt.
+    static func abortConnection(device: String) {
+        guard let minor = device.split(separator: ":").last,
+            let file = try? Descriptor.open("/sys/fs/fuse/connections/\(minor)/abort", .writeOnly)
+        else { return }
+        try? file.writeAll([UInt8(ascii: "1")])
+    }
+
     /// Without privilege only fusermount3 may do it, for the user who mounted.
     private static func unmountAsUser(_ path: String) -> Bool {
         runFusermount(["-u", "-q", "--", path]) || runFusermount(["-u", "-z", "-q", "--", path])

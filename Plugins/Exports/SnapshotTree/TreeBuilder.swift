@@ -5,20 +5,31 @@ import LinuxSystem
 ///
 /// A number is never used for a second thing: the kernel caches names, attributes and content by it for good.
 struct TreeBuilder {
+    /// A file or directory below one tag.
     private enum InodeKey: Hashable {
-        case tag(String, uuid: String?)
+        case tag(uuid: String?)
         /// Its content is part of its identity: what the kernel has cached of it can never be wrong.
-        case information(tag: String, uuid: String?, text: [UInt8])
-        case vmState(tag: String, SnapshotKey, byteCount: UInt64)
-        case node(tag: String, uuid: String?, nodeName: String, SnapshotKey)
-        case disk(tag: String, SnapshotKey, byteCount: UInt64)
+        case information(text: [UInt8])
+        case vmState(SnapshotKey, byteCount: UInt64)
+        case node(uuid: String?, SnapshotKey)
+        case disk(SnapshotKey, byteCount: UInt64)
+    }
+
+    /// What stands under one name of the root.
+    private struct Built {
+        var set: SnapshotSet
+        var directory: TreeNode
+        var inodes: [InodeKey: UInt64]
     }
 
     static let informationName = "info.json"
     static let vmStateName = "vmstate.bin"
     static let diskName = "disk.raw"
 
-    private var inodes: [InodeKey: UInt64] = [:]
+    /// By directory name.
+    private var built: [String: Built] = [:]
+    /// Numbers of the directory that is being built, before and now.
+    private var known: [InodeKey: UInt64] = [:]
     private var used: [InodeKey: UInt64] = [:]
     private var nextInode = Tree.rootInode + 1
     private var lastChange = TreeDate(seconds: 0, nanoseconds: 0)
@@ -30,16 +41,24 @@ struct TreeBuilder {
 
     /// The tree of `sets`. `now` becomes the date of its root.
     mutating func build(_ sets: [SnapshotSet], now: TreeDate) -> Tree {
-        used = [:]
         lastChange = later(now)
+        var next: [String: Built] = [:]
         var taken: Set<String> = []
-        var tags: [TreeNode] = []
         for set in sets {
             let name = TreeName.unique(TreeName.escaped(set.tag), taken: taken)
             taken.insert(name)
-            tags.append(directory(of: set, name: name))
+            let set = set.withoutHolders
+            if let before = built[name], before.set == set {
+                next[name] = before
+                continue
+            }
+            known = built[name]?.inodes ?? [:]
+            used = [:]
+            let directory = directory(of: set, name: name)
+            next[name] = Built(set: set, directory: directory, inodes: used)
         }
-        inodes = used
+        built = next
+        let tags = next.values.map(\.directory)
         return Tree(
             root: TreeNode(
                 inode: Tree.rootInode, parentInode: Tree.rootInode, name: "", content: .directory(sorted(tags)),
@@ -55,7 +74,7 @@ struct TreeBuilder {
     }
 
     private mutating func directory(of set: SnapshotSet, name: String) -> TreeNode {
-        let inode = inode(.tag(set.tag, uuid: set.uuid))
+        let inode = inode(.tag(uuid: set.uuid))
         let date = (set.vmStateMember ?? set.members.first)?.snapshot.treeDate ?? lastChange
         let reserved: Set<String> = [Self.informationName, Self.vmStateName]
         var taken = reserved
@@ -71,13 +90,13 @@ struct TreeBuilder {
             let byteCount = member.snapshot.vmStateByteCount
             children.append(
                 TreeNode(
-                    inode: self.inode(.vmState(tag: set.tag, member.key, byteCount: byteCount)), parentInode: inode,
+                    inode: self.inode(.vmState(member.key, byteCount: byteCount)), parentInode: inode,
                     name: Self.vmStateName, content: .vmState(member.key, byteCount: byteCount), date: date))
         }
         let text = SnapshotDescription.json(of: set, diskFiles: files, agentName: agentName)
         children.append(
             TreeNode(
-                inode: self.inode(.information(tag: set.tag, uuid: set.uuid, text: text)), parentInode: inode,
+                inode: self.inode(.information(text: text)), parentInode: inode,
                 name: Self.informationName, content: .text(text), date: date))
         return TreeNode(
             inode: inode, parentInode: Tree.rootInode, name: name, content: .directory(sorted(children)), date: date)
@@ -86,20 +105,20 @@ struct TreeBuilder {
     private mutating func directory(
         of member: SnapshotSet.Member, in set: SnapshotSet, parent: UInt64, name: String
     ) -> TreeNode {
-        let inode = inode(.node(tag: set.tag, uuid: set.uuid, nodeName: member.nodeName, member.key))
+        let inode = inode(.node(uuid: set.uuid, member.key))
         let byteCount = member.snapshot.diskByteCount
         let date = member.snapshot.treeDate
         let disk = TreeNode(
-            inode: self.inode(.disk(tag: set.tag, member.key, byteCount: byteCount)), parentInode: inode,
+            inode: self.inode(.disk(member.key, byteCount: byteCount)), parentInode: inode,
             name: Self.diskName, content: .disk(member.key, byteCount: byteCount), date: date)
         return TreeNode(inode: inode, parentInode: parent, name: name, content: .directory([disk]), date: date)
     }
 
     private mutating func inode(_ key: InodeKey) -> UInt64 {
         // Twice the same key in one tree (a catalogue that lists a snapshot twice) still gets two numbers.
-        if used[key] == nil, let known = inodes[key] {
-            used[key] = known
-            return known
+        if used[key] == nil, let number = known[key] {
+            used[key] = number
+            return number
         }
         let fresh = nextInode
         nextInode += 1
@@ -109,6 +128,15 @@ struct TreeBuilder {
 
     private func sorted(_ nodes: [TreeNode]) -> [TreeNode] {
         nodes.sorted { $0.name.utf8.lexicographicallyPrecedes($1.name.utf8) }
+    }
+}
+
+extension SnapshotSet {
+    /// What the tree shows of a set: not who has it open, which changes with every open file.
+    var withoutHolders: SnapshotSet {
+        var copy = self
+        copy.holders = []
+        return copy
     }
 }
 
