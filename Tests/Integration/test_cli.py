@@ -1,0 +1,92 @@
+"""coldframe, as a user calls it."""
+
+import json
+import os
+import subprocess
+
+import pytest
+
+from harness import images
+from harness.agent import BINARIES
+
+
+@pytest.fixture
+def node(agent, directory):
+    path = images.create(directory / "a.qcow2")
+    agent.add_qcow2("a", path)
+    return path
+
+
+def test_status_names_the_agent(agent, node):
+    assert agent.name in agent.cli("status").stdout
+    assert agent.cli_json("status")
+
+
+def test_save_list_show_load_delete(agent, node):
+    agent.cli("snapshot", "save", "t")
+    assert "t" in images.snapshots(node)
+    assert "t" in agent.cli("snapshot", "list").stdout
+    assert [entry["tag"] for entry in as_list(agent.cli_json("snapshot", "list"))] == ["t"]
+    assert "t" in agent.cli("snapshot", "show", "t").stdout
+    agent.cli("snapshot", "load", "t")
+    agent.cli("snapshot", "delete", "t")
+    assert images.snapshots(node) == {}
+
+
+def as_list(value):
+    """The entries of a list, whether it is bare or the member of an object."""
+    return value if isinstance(value, list) else next(part for part in value.values() if isinstance(part, list))
+
+
+def test_output_has_no_control_characters_without_a_terminal(agent, node):
+    for arguments in (["status"], ["snapshot", "save", "t"], ["snapshot", "list"], ["jobs"]):
+        result = agent.cli(*arguments)
+        assert "\x1b" not in result.stdout + result.stderr and "\r" not in result.stdout
+
+
+def test_qmp_passes_a_command(agent, node):
+    reply = json.loads(agent.cli("qmp", "query-named-block-nodes", "--json").stdout)
+    assert "a" in {entry["node-name"] for entry in reply}
+    agent.cli("qmp", "blockdev-snapshot-internal-sync", "device=a", "name=s")
+    assert "s" in images.snapshots(node)
+
+
+def test_an_error_of_the_agent_is_shown(agent, node):
+    result = agent.cli("qmp", "blockdev-del", "node-name=zz", check=False)
+    assert result.returncode != 0
+    assert "Failed to find node with node-name='zz'" in result.stderr
+
+
+def test_a_missing_tag_fails_with_a_next_step(agent, node):
+    result = agent.cli("snapshot", "load", "missing", check=False)
+    assert result.returncode != 0 and "missing" in result.stderr
+
+
+def test_an_unknown_agent_is_named(agent):
+    result = subprocess.run([BINARIES / "coldframe", "status", "-n", "nobody"], env=agent.environment,
+                            capture_output=True, text=True)
+    assert result.returncode != 0 and "nobody" in result.stderr
+
+
+def test_jobs_are_listed(agent, node, directory):
+    agent.execute("blockdev-create", job_id="made",
+                  options={"driver": "file", "filename": str(directory / "x"), "size": 65536})
+    agent.wait_job("made", dismiss=False)
+    assert "made" in agent.cli("jobs").stdout
+    agent.cli("job", "dismiss", "made")
+    assert agent.execute("query-jobs") == []
+
+
+def test_help_names_the_commands():
+    text = subprocess.run([BINARIES / "coldframe", "--help"], capture_output=True, text=True, check=True).stdout
+    for command in ("status", "snapshot", "browse", "jobs", "job", "qmp"):
+        assert command in text
+    assert os.access(BINARIES / "coldframed", os.X_OK)
+
+
+def test_a_live_save_of_a_guest_by_the_cli(guest):
+    result = guest.cli("snapshot", "save", "t", "--mode", "live")
+    assert "ms" in result.stdout, "the measured pause is not shown"
+    guest.cli("snapshot", "load", "t")
+    guest.console.assert_advances()
+    guest.cli("snapshot", "delete", "t")

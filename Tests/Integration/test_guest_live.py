@@ -1,0 +1,165 @@
+"""The main job: a running guest is saved in each way under load, and loaded back; RAM and disks are of one moment."""
+
+import os
+import pathlib
+import time
+
+import pytest
+
+from harness import consistency, images
+from harness.agent import GuestAgent
+from harness.guests import DISKS, read_page
+
+SAVES = int(os.environ.get("COLDFRAME_SAVES", "10"))
+MODES = ["live", "precopy", "paused", "auto"]
+LONGEST_PAUSE_NS = 20_000_000
+
+
+def records_of(console):
+    return [writer["acked"] for writer in console.report()["writers"]]
+
+
+def let_it_write(console, records=20, timeout=60):
+    goal = [acked + records for acked in records_of(console)]
+    deadline = time.monotonic() + timeout
+    while any(acked < least for acked, least in zip(records_of(console), goal)):
+        assert time.monotonic() < deadline, "the guest's writers stand still"
+        time.sleep(0.05)
+
+
+def save_load_check(guest, tag, mode, directory):
+    """One round; returns the result of the save."""
+    let_it_write(guest.console)
+    before = guest.console.report()
+    saved = guest.save(tag, mode=mode)
+    after = guest.console.report()
+    let_it_write(guest.console)
+    guest.execute("stop")
+    guest.load(tag)
+    assert guest.execute("query-status")["running"] is False
+    numbers = read_page(guest, before["physical"], directory)
+    assert before["counter"] <= numbers.counter <= after["counter"], "the state is not of the time of the save"
+    consistency.check_snapshot(numbers, guest.images, tag, directory)
+    guest.execute("cont")
+    consistency.check_going_on(guest.console)
+    return saved
+
+
+def test_saves_in_each_way_are_of_one_moment(guest, directory, chance):
+    for number in range(SAVES):
+        mode, tag = MODES[number % len(MODES)], f"t{number}"
+        time.sleep(chance.uniform(0, 0.5))
+        saved = save_load_check(guest, tag, mode, directory)
+        print(f"save {number + 1} of {SAVES}: {mode} went {saved['way']}, pause {saved['pause-ns'] / 1e6:.1f} ms")
+        assert mode in (saved["way"], "auto")
+        guest.delete(tag)
+    assert guest.tags() == {}
+    guest.stop()
+    guest.check_images()
+
+
+def test_the_pause_of_a_live_save_is_short(guest):
+    mark = guest.mark()
+    saved = guest.save("t", mode="live")
+    stamps = {}
+    for name in ("STOP", "RESUME"):
+        stamp = guest.wait_event(name, mark)["timestamp"]
+        stamps[name] = stamp["seconds"] * 1_000_000 + stamp["microseconds"]
+    pause_us = stamps["RESUME"] - stamps["STOP"]
+    assert abs(pause_us * 1000 - saved["pause-ns"]) < 1_000_000
+    assert saved["pause-ns"] <= LONGEST_PAUSE_NS
+    assert saved["bytes"] > images.MEBIBYTE
+
+
+def test_auto_is_live_where_the_host_allows_it(guest):
+    saved = guest.save("t")
+    if os.geteuid() == 0 or pathlib.Path("/proc/sys/vm/unprivileged_userfaultfd").read_text().strip() == "1":
+        assert saved["way"] == "live", saved
+    else:
+        assert saved["way"] == "precopy" and saved["reason"]
+
+
+def test_load_of_a_running_guest_goes_on_running(guest):
+    guest.save("t")
+    saved_at = guest.console.counter()
+    time.sleep(1)
+    later = guest.console.counter()
+    guest.load("t")
+    assert guest.execute("query-status")["running"] is True
+    assert guest.console.counter() < later and later > saved_at
+    consistency.check_going_on(guest.console)
+
+
+def test_a_paused_guest_stays_paused(guest):
+    guest.execute("stop")
+    saved = guest.save("t")
+    assert saved["way"] == "paused"
+    assert guest.execute("query-status")["status"] == "paused"
+    guest.load("t")
+    assert guest.execute("query-status")["running"] is False
+    guest.execute("cont")
+    consistency.check_going_on(guest.console)
+
+
+def test_disks_alone_can_be_saved_beside_a_guest(guest):
+    saved = guest.save("t", mode="disks")
+    assert saved["way"] == "disks" and saved["bytes"] == 0
+    guest.console.assert_advances()
+    for image in guest.images:
+        assert images.snapshots(image)["t"]["vm-state-size"] == 0
+
+
+def test_progress_moves_in_bytes(guest):
+    guest.console.ask("touch 48")
+    guest.execute("snapshot-save", job_id="j", tag="t", vmstate=DISKS[0], devices=DISKS, mode="live")
+    seen = set()
+    while (job := guest.job("j"))["status"] != "concluded":
+        seen.add(job["current-progress"])
+    guest.wait_job("j")
+    assert len(seen) > 2 and max(seen) > images.MEBIBYTE, sorted(seen)
+
+
+def test_the_monitor_answers_during_a_save(guest):
+    guest.console.ask("touch 48")
+    guest.execute("snapshot-save", job_id="j", tag="t", vmstate=DISKS[0], devices=DISKS, mode="live")
+    slowest = 0.0
+    while guest.job("j")["status"] != "concluded":
+        start = time.monotonic()
+        guest.execute("query-version")
+        slowest = max(slowest, time.monotonic() - start)
+    guest.wait_job("j")
+    assert slowest < 1.0
+
+
+def test_an_earlier_snapshot_survives_a_later_one(guest, directory):
+    guest.save("one", mode="live")
+    let_it_write(guest.console)
+    guest.save("two", mode="live")
+    guest.delete("two")
+    physical = guest.console.report()["physical"]
+    guest.execute("stop")
+    guest.load("one")
+    consistency.check_snapshot(read_page(guest, physical, directory), guest.images, "one", directory)
+    guest.execute("cont")
+    consistency.check_going_on(guest.console)
+
+
+def test_a_snapshot_that_qemu_made_is_loaded(directory):
+    with GuestAgent(directory, incoming=False) as guest:
+        guest.load("booted")
+        assert guest.execute("query-status")["running"] is False
+        guest.execute("cont")
+        consistency.check_going_on(guest.console)
+
+
+def test_delete_is_refused_while_the_tree_is_read(guest, directory):
+    mountpoint = directory / "tree"
+    mountpoint.mkdir()
+    guest.save("t")
+    guest.execute("snapshot-export-add", id="tree", mountpoint=str(mountpoint))
+    with open(mountpoint / "t" / "disk0" / "disk.raw", "rb") as held:
+        held.read(4096)
+        with pytest.raises(Exception, match="(?i)in use|open|held|tree"):
+            guest.delete("t")
+        assert "t" in guest.tags()
+        assert all("t" in images.snapshots(image) for image in guest.images)
