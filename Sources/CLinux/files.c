@@ -54,14 +54,11 @@ int cf_block_device_size(int fd, uint64_t *size) { return ioctl(fd, BLKGETSIZE64
 
 int cf_block_device_sector_size(int fd, int *size) { return ioctl(fd, BLKSSZGET, size); }
 
-int cf_block_device_discard(int fd, uint64_t offset, uint64_t length) {
-    uint64_t range[2] = {offset, length};
-    return ioctl(fd, BLKDISCARD, range);
-}
-
-int cf_block_device_zero(int fd, uint64_t offset, uint64_t length) {
-    uint64_t range[2] = {offset, length};
-    return ioctl(fd, BLKZEROOUT, range);
+int cf_disable_copy_on_write(int fd) {
+    int flags;
+    if (ioctl(fd, FS_IOC_GETFLAGS, &flags) < 0) return -1;
+    flags |= FS_NOCOW_FL;
+    return ioctl(fd, FS_IOC_SETFLAGS, &flags);
 }
 
 int cf_filesystem_type(int fd, int64_t *type) {

@@ -75,13 +75,9 @@ extension Descriptor {
         _ = posix_fadvise(raw, start, length, POSIX_FADV_DONTNEED)
     }
 
-    /// `ioctl(2)` BLKDISCARD.
-    public func discardOnBlockDevice(offset: UInt64, byteCount: UInt64) throws(SystemError) {
-        _ = try SystemCall.run("ioctl") { cf_block_device_discard(raw, offset, byteCount) }
-    }
-
-    /// `ioctl(2)` BLKZEROOUT.
-    public func zeroOnBlockDevice(offset: UInt64, byteCount: UInt64) throws(SystemError) {
-        _ = try SystemCall.run("ioctl") { cf_block_device_zero(raw, offset, byteCount) }
+    /// `ioctl(2)` FS_IOC_SETFLAGS with FS_NOCOW_FL: data written from now on is not copied on write. For a new file on a
+    /// filesystem that copies; others fail with ENOTTY or EOPNOTSUPP.
+    public func disableCopyOnWrite() throws(SystemError) {
+        _ = try SystemCall.run("ioctl") { cf_disable_copy_on_write(raw) }
     }
 }

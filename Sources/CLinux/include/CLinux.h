@@ -32,9 +32,8 @@ int cf_status_flags(int fd);
 /// ioctl(2) BLKGETSIZE64 and BLKSSZGET.
 int cf_block_device_size(int fd, uint64_t *size);
 int cf_block_device_sector_size(int fd, int *size);
-/// ioctl(2) BLKDISCARD and BLKZEROOUT.
-int cf_block_device_discard(int fd, uint64_t offset, uint64_t length);
-int cf_block_device_zero(int fd, uint64_t offset, uint64_t length);
+/// ioctl(2) FS_IOC_SETFLAGS: new data of the file is not copied on write, where the filesystem does that.
+int cf_disable_copy_on_write(int fd);
 /// statfs(2) f_type.
 int cf_filesystem_type(int fd, int64_t *type);
 /// renameat2(2) with RENAME_NOREPLACE.
