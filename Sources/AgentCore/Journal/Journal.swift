@@ -71,10 +71,8 @@ final class Journal: Sendable {
         JSONWriter.compact(.object(object), into: &payload)
         let record = Self.header(for: payload) + payload
         do {
-            try state.withLock { state throws(SystemError) in
-                try record.withUnsafeBytes { bytes throws(SystemError) in
-                    try file.pwriteAll(bytes, at: state.end)
-                }
+            try state.withLock { state in
+                try record.withUnsafeBytes { try file.pwriteAll($0, at: state.end) }
                 try file.synchronizeData()
                 state.end += UInt64(record.count)
                 state.pending[intent.uuid] = step == .cleared ? nil : (step, intent)
@@ -84,7 +82,7 @@ final class Journal: Sendable {
                 }
             }
         } catch {
-            throw ColdframeError(error, "Could not write the intent journal")
+            throw ColdframeError(wrapping: error).prefixed("Could not write the intent journal")
         }
     }
 

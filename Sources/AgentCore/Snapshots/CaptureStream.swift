@@ -32,8 +32,13 @@ final class CaptureStream: Sendable {
     /// Bytes taken from the stream so far. Any thread.
     var receivedByteCount: UInt64 { receivedCount.load(ordering: .relaxed) }
 
-    func start() {
-        _ = SystemThread.start(name: "cf-capture") { [self] in finish(with: move()) }
+    /// Starts the thread; on a throw nothing has been read.
+    func start() throws(ColdframeError) {
+        do {
+            try SystemThread.start(name: "cf-capture") { [self] in finish(with: move()) }
+        } catch {
+            throw ColdframeError(error, "Could not start to read the capture")
+        }
     }
 
     /// Makes the thread end without reading on; `result` then is `.cancelled`.

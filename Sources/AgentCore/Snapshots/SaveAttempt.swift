@@ -48,8 +48,8 @@ final class SaveAttempt {
             self.capture = capture
             try FaultPoint.pass("save.armed")
             let stream = try CaptureStream(from: capture.stream, to: writer)
+            try stream.start()
             self.stream = stream
-            stream.start()
         } catch {
             try await goBack(because: error)
         }

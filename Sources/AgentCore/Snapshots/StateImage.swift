@@ -15,7 +15,7 @@ struct StateImage {
 
     /// QEMU wants a disk under the snapshot; its size means nothing.
     private static let diskByteCount = 1 << 20
-    private static let copyByteCount = 4 << 20
+    private nonisolated static let copyByteCount = 4 << 20
 
     /// Copies `source` into a new image at `path` whose snapshot has the given tag.
     static func make(
@@ -69,7 +69,7 @@ struct StateImage {
         return try await blocking { () throws(ColdframeError) in
             let snapshot = try bearer.createSnapshot(request)
             let writer = try bearer.beginVMState()
-            do {
+            do throws(ColdframeError) {
                 let checksum = try copy(source, to: writer, control)
                 _ = try writer.attach(toSnapshot: snapshot.id, annotation: [], guestClockNanoseconds: 0)
                 return SetRecord.State(byteCount: source.byteCount, checksum: checksum)

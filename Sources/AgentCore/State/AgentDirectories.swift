@@ -45,16 +45,10 @@ public struct AgentDirectories: Sendable {
 
     /// A folder below one of the two.
     static func make(_ path: String) throws(ColdframeError) -> String {
-        var partial = ""
-        for component in path.split(separator: "/") {
-            partial += (partial.isEmpty && !path.hasPrefix("/") ? "" : "/") + component
-            do {
-                try Files.mkdir(partial, mode: 0o700)
-            } catch {
-                guard error.errno == SystemError.alreadyExists else {
-                    throw ColdframeError(error, "Could not make folder '\(path)'")
-                }
-            }
+        do {
+            try Files.mkdirWithParents(path, mode: 0o700)
+        } catch {
+            throw ColdframeError(error, "Could not make folder '\(path)'")
         }
         return path
     }
