@@ -1,0 +1,117 @@
+import KeeperWire
+import LinuxSystem
+
+/// One loop over everything that can happen: an agent connects, asks or goes away; the guest ends; a capture that lost its
+/// agent has more to drain.
+struct Keeper {
+    private let listener: Descriptor
+    private let socketPath: String
+    private let signals: SignalWaiter
+    private var agent: AgentConnection?
+    private var guest = GuestProcess()
+    /// Captures that the agent reads, held in case that it dies.
+    private var held: [UInt64: Descriptor] = [:]
+    /// Captures that lost their agent.
+    private var draining: [Descriptor] = []
+    private let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 4096)
+
+    /// How long a keeper without guest and agent waits for one.
+    private static let graceMilliseconds = 5_000
+
+    init(listener: Descriptor, socketPath: String) throws {
+        self.listener = listener
+        self.socketPath = socketPath
+        signals = try SignalWaiter(signals: [Signals.child])
+    }
+
+    mutating func run() throws {
+        while true {
+            let isIdle = !guest.isAlive && agent == nil && draining.isEmpty
+            var watched: [(Int32, PollEvents)] = [(signals.raw, .readable)]
+            watched.append((agent?.socket.raw ?? listener.raw, .readable))
+            watched += draining.map { ($0.raw, .readable) }
+            let ready = try pollDescriptors(watched, timeoutMilliseconds: isIdle ? Self.graceMilliseconds : nil)
+            if ready.allSatisfy(\.isEmpty), isIdle {
+                try? Files.unlink(socketPath)
+                return
+            }
+            if !ready[0].isEmpty {
+                _ = try signals.wait()
+                reap()
+            }
+            if !ready[1].isEmpty { agent == nil ? accept() : serve() }
+            drain(zip(draining, ready.dropFirst(2)).filter { !$0.1.isEmpty }.map(\.0))
+        }
+    }
+
+    // MARK: The agent
+
+    private mutating func accept() {
+        // An agent that is gone again, or somebody else's: the next one is waited for.
+        guard let socket = try? listener.accept(), let peer = try? socket.peerCredentials(),
+            peer.userID == ProcessControl.effectiveUserID
+        else { return }
+        // An agent that does not read must not stop the drain of a capture.
+        try? socket.setSendTimeout(milliseconds: 2_000)
+        agent = AgentConnection(socket: socket)
+    }
+
+    private mutating func serve() {
+        do {
+            guard let messages = try agent?.receive(into: scratch) else { return loseAgent() }
+            for (request, descriptor) in messages {
+                try agent?.send(answer(request, descriptor))
+            }
+        } catch {
+            loseAgent()
+        }
+    }
+
+    private mutating func answer(_ request: KeeperRequest, _ descriptor: Descriptor?) -> KeeperReply {
+        switch request {
+        case .spawn(let order):
+            return guest.start(order)
+        case .holdCapture(let id):
+            guard let descriptor else { return .failed("no descriptor came with the capture") }
+            held[id] = descriptor
+            return .done
+        case .releaseCapture(let id):
+            held[id] = nil
+            return .done
+        case .status:
+            return .status(processID: guest.processID, exit: guest.exit)
+        case .signalGuest(let signal):
+            return guest.signal(signal)
+        }
+    }
+
+    /// The agent is gone. A capture that nobody reads would freeze the guest for good, so it is drained from here on.
+    private mutating func loseAgent() {
+        agent = nil
+        for capture in held.values {
+            try? capture.setNonBlocking(true)
+            draining.append(capture)
+        }
+        held = [:]
+    }
+
+    // MARK: The guest
+
+    private mutating func reap() {
+        guard let exit = guest.reap() else { return }
+        // A lost agent is noticed by the next poll; it asks for the status when it is back.
+        try? agent?.send(.guestExited(exit))
+    }
+
+    // MARK: Captures
+
+    private mutating func drain(_ ready: [Descriptor]) {
+        for capture in ready {
+            do {
+                if try capture.read(into: scratch) == 0 { draining.removeAll { $0 === capture } }
+            } catch {
+                if error.errno != SystemError.tryAgain { draining.removeAll { $0 === capture } }
+            }
+        }
+    }
+}
