@@ -110,7 +110,7 @@ struct Keeper {
             do {
                 if try capture.read(into: scratch) == 0 { draining.removeAll { $0 === capture } }
             } catch {
-                if error.errno != SystemError.tryAgain { draining.removeAll { $0 === capture } }
+                if error.errno != Errno.tryAgain { draining.removeAll { $0 === capture } }
             }
         }
     }

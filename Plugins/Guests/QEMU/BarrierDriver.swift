@@ -1,0 +1,73 @@
+import ColdframeKit
+import LinuxSystem
+import QMPWire
+import Synchronization
+
+/// The disk that no device uses: a flush of it, while a capture is armed, says that QEMU has stopped the vCPUs, has
+/// drained and has flushed everything else. As long as the flush has no reply, the guest stays stopped.
+///
+/// Its NBD connection has workers of its own, one of which waits here.
+final class BarrierDriver: BlockDriver {
+    private let state = Mutex(Phase.idle)
+    private let released = ConditionVariable()
+
+    private enum Phase {
+        case idle
+        case armed(@Sendable () -> Void)
+        case held
+    }
+
+    /// However long the core takes, a guest is not held longer than this.
+    private static let holdLimitMilliseconds = 1_000
+
+    /// The next flush is held; `onHeld` is called on its thread when it has come.
+    func arm(onHeld: @escaping @Sendable () -> Void) {
+        state.withLock { $0 = .armed(onHeld) }
+    }
+
+    /// Lets a held flush go; without one, the barrier is as before arming. Idempotent, any thread.
+    func release() {
+        state.withLock { $0 = .idle }
+        released.broadcast()
+    }
+
+    func flush() throws(ColdframeError) {
+        let onHeld: (@Sendable () -> Void)? = state.withLock { phase in
+            guard case .armed(let onHeld) = phase else { return nil }
+            phase = .held
+            return onHeld
+        }
+        guard let onHeld else { return }
+        onHeld()
+        if !released.waitFor(milliseconds: Self.holdLimitMilliseconds, { self.isIdle }) { release() }
+    }
+
+    private var isIdle: Bool {
+        state.withLock { if case .held = $0 { false } else { true } }
+    }
+
+    // MARK: A disk of zeros
+
+    let driverName = "coldframe-barrier"
+    let byteCount: UInt64 = 4096
+    let isReadOnly = false
+    let threadModel = ThreadModel.parallel
+    let displayFilename = "barrier"
+
+    func information() throws(ColdframeError) -> BlockInformation { BlockInformation() }
+
+    func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ColdframeError) {
+        buffer.initializeMemory(as: UInt8.self, repeating: 0)
+    }
+
+    /// Nothing is kept: no device writes here.
+    func write(_ buffer: UnsafeRawBufferPointer, at offset: UInt64, flags: WriteFlags) throws(ColdframeError) {}
+    func writeZeroes(at offset: UInt64, byteCount: UInt64, flags: WriteFlags) throws(ColdframeError) {}
+    func discard(at offset: UInt64, byteCount: UInt64) throws(ColdframeError) {}
+
+    func extents(at offset: UInt64, byteCount: UInt64, limit: Int) throws(ColdframeError) -> [Extent] {
+        [Extent(offset: offset, byteCount: byteCount, kind: .zero(allocated: false))]
+    }
+
+    func close() throws(ColdframeError) {}
+}

@@ -1,0 +1,57 @@
+import ColdframeKit
+
+/// What a guest has of the agent: the private server with its disks and the barrier, and the claims on the nodes.
+@AgentActor
+final class GuestResources {
+    let diskNodeNames: [String]
+    let disks: [QEMUCommandLine.Disk]
+    let monitorPath: String
+    let diskServerPath: String
+    private var server: (any DiskServer)?
+    private var claims: [any NodeClaim] = []
+    private let services: any AgentServices
+    private var hasBarrierNode = false
+
+    /// Serves the disks and the barrier; on a throw nothing is left.
+    init(
+        guestID: String, diskNodeNames: [String], barrier: BarrierDriver, runtimeDirectory: String,
+        services: any AgentServices
+    ) async throws {
+        self.services = services
+        self.diskNodeNames = diskNodeNames
+        monitorPath = runtimeDirectory + "/guest.qmp"
+        diskServerPath = runtimeDirectory + "/disks.sock"
+        let nodes = try diskNodeNames.map { try services.node(named: $0) }
+        disks = nodes.map { .init(nodeName: $0.name, isReadOnly: $0.isReadOnly) }
+        do {
+            for node in nodes {
+                claims.append(try services.claim(node, holder: "guest '\(guestID)'", isWriter: !node.isReadOnly))
+            }
+            let server = try await services.startDiskServer(socketPath: diskServerPath)
+            self.server = server
+            let barrierNode = try services.addPrivateNode(name: QEMUCommandLine.barrierNodeName, driver: barrier)
+            hasBarrierNode = true
+            try await server.add(
+                barrierNode, exportName: barrierNode.name, isWritable: true, ownWorkers: true)
+            for node in nodes {
+                try await server.add(node, exportName: node.name, isWritable: !node.isReadOnly, ownWorkers: false)
+            }
+        } catch {
+            await release()
+            throw error
+        }
+    }
+
+    /// Gives everything back. Idempotent.
+    func release() async {
+        await server?.stop()
+        server = nil
+        if hasBarrierNode {
+            // The node is the agent's own and holds nothing that could be lost.
+            try? await services.removePrivateNode(name: QEMUCommandLine.barrierNodeName)
+            hasBarrierNode = false
+        }
+        for claim in claims { claim.release() }
+        claims = []
+    }
+}

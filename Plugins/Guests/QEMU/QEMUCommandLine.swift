@@ -1,0 +1,81 @@
+import ColdframeKit
+import QMPWire
+
+/// The command line of a guest: the user's words, and what the agent adds.
+struct QEMUCommandLine: Sendable {
+    static let barrierNodeName = "coldframe-barrier"
+    /// Seconds for which QEMU waits for an agent that is being restarted before the guest sees an error.
+    private static let diskReconnectSeconds = 300
+    /// A barrier whose server is gone must let the guest go soon.
+    private static let barrierReconnectSeconds = 1
+
+    let words: [String]
+
+    struct Disk {
+        let nodeName: String
+        let isReadOnly: Bool
+    }
+
+    /// `user` is the command as given; sockets are paths in the runtime folder.
+    init(
+        user: [String], disks: [Disk], diskServerPath: String, monitorPath: String
+    ) throws(ColdframeError) {
+        guard let program = user.first, !program.isEmpty else {
+            throw ColdframeError(.invalidArgument, "Parameter 'command' must name a program and its arguments")
+        }
+        try Self.check(user, disks)
+        var words = user
+        words += [
+            "-chardev", "socket,id=coldframe-qmp,path=\(Self.escaped(monitorPath)),server=on,wait=off",
+            "-mon", "chardev=coldframe-qmp,mode=control",
+        ]
+        for disk in disks {
+            words += [
+                "-blockdev",
+                Self.node(
+                    disk.nodeName, socket: diskServerPath, reconnectSeconds: Self.diskReconnectSeconds,
+                    isReadOnly: disk.isReadOnly),
+            ]
+        }
+        words += [
+            "-blockdev",
+            Self.node(
+                Self.barrierNodeName, socket: diskServerPath, reconnectSeconds: Self.barrierReconnectSeconds,
+                isReadOnly: false),
+        ]
+        self.words = words
+    }
+
+    /// What the user may not say because the agent says it.
+    private static func check(_ user: [String], _ disks: [Disk]) throws(ColdframeError) {
+        if user.contains(where: { ["-daemonize", "--daemonize"].contains($0) }) {
+            throw ColdframeError(
+                .invalidArgument, "'-daemonize' cannot be used: the keeper is the guest's parent, leave the word out")
+        }
+        let names = disks.map(\.nodeName) + [barrierNodeName]
+        for (option, value) in zip(user, user.dropFirst()) where ["-blockdev", "--blockdev"].contains(option) {
+            for name in names
+            where value.contains("node-name=\(name),") || value.hasSuffix("node-name=\(name)")
+                || value.contains("\"node-name\":\"\(name)\"") || value.contains("\"node-name\": \"\(name)\"")
+            {
+                throw ColdframeError(
+                    .invalidArgument, "The command has a -blockdev '\(name)': the agent adds the one for that disk")
+            }
+        }
+    }
+
+    private static func node(
+        _ name: String, socket: String, reconnectSeconds: Int, isReadOnly: Bool
+    ) -> String {
+        JSONWriter.string([
+            "driver": "nbd", "node-name": .string(name), "server": ["type": "unix", "path": .string(socket)],
+            "export": .string(name), "reconnect-delay": .integer(Int64(reconnectSeconds)),
+            "read-only": .bool(isReadOnly), "discard": "unmap",
+        ])
+    }
+
+    /// A comma inside a value of QEMU's option syntax is written twice.
+    private static func escaped(_ value: String) -> String {
+        value.split(separator: ",", omittingEmptySubsequences: false).joined(separator: ",,")
+    }
+}

@@ -1,0 +1,205 @@
+import ColdframeKit
+import KeeperWire
+import LinuxSystem
+import QAPI
+import QMPWire
+
+/// A guest that QEMU runs beside the agent, on disks that the agent serves.
+@AgentActor
+final class QEMUGuest: Guest {
+    let id: String
+    let diskNodeNames: [String]
+    let monitor: QEMUMonitor
+    let keeper: KeeperLink
+    nonisolated let barrier: BarrierDriver
+    private let resources: GuestResources
+    private let services: any AgentServices
+    private let command: [String]
+    private let processID: Int32
+    /// The capture under way, of which there is at most one.
+    private var capture: QEMUCapture?
+    private var exit: GuestExit?
+    private var isRemoving = false
+    private var exitWaiters: [CheckedContinuation<Void, Never>] = []
+    private var cachedCommands: [String]?
+    private var cachedSchema: [JSONValue]?
+    private var loadCount = 0
+
+    init(
+        id: String, command: [String], processID: Int32, monitor: QEMUMonitor, keeper: KeeperLink,
+        barrier: BarrierDriver, resources: GuestResources, services: any AgentServices
+    ) {
+        self.id = id
+        self.command = command
+        self.processID = processID
+        self.monitor = monitor
+        self.keeper = keeper
+        self.barrier = barrier
+        self.resources = resources
+        self.services = services
+        diskNodeNames = resources.diskNodeNames
+        _ = monitor.listen { [weak self] event in self?.receive(event) }
+    }
+
+    // MARK: What it says of itself
+
+    func information() async -> GuestInfo {
+        let status: String
+        switch try? await runState() {
+        case .running: status = "running"
+        case .stopped(let name): status = name
+        case .gone, nil: status = "gone"
+        }
+        let machine = try? await machineIdentity()
+        return GuestInfo(
+            id: id, driver: "qemu", pid: exit == nil ? Int64(processID) : nil, status: status,
+            machine: machine?.machineType, version: machine?.vmmVersion, qmpSocket: resources.monitorPath,
+            disks: diskNodeNames, exitReason: exit?.description)
+    }
+
+    func runState() async throws -> GuestRunState {
+        if let exit { return .gone(exit.description) }
+        let status = try await monitor.execute("query-status")
+        guard let name = status["status"]?.stringValue else { return .gone("query-status has no status") }
+        return name == "running" ? .running : .stopped(name)
+    }
+
+    func machineIdentity() async throws -> MachineIdentity {
+        let type = try await monitor.execute("qom-get", ["path": "/machine", "property": "type"]).stringValue ?? ""
+        let version = try await monitor.execute("query-version")["qemu"]
+        let memory = try await monitor.execute("query-memory-size-summary")
+        let suffix = "-machine"
+        return MachineIdentity(
+            machineType: type.hasSuffix(suffix) ? String(type.dropLast(suffix.count)) : type,
+            vmmVersion: ["major", "minor", "micro"].map { "\(version?[$0]?.intValue ?? 0)" }.joined(separator: "."),
+            commandLine: command,
+            memoryByteCount: (memory["base-memory"]?.uint64Value ?? 0) + (memory["plugged-memory"]?.uint64Value ?? 0))
+    }
+
+    func ownCommands() async throws -> [String] {
+        if let cachedCommands { return cachedCommands }
+        let list = try await monitor.execute("query-commands").arrayValue ?? []
+        let names = list.compactMap { $0["name"]?.stringValue }
+        cachedCommands = names
+        return names
+    }
+
+    func ownSchema() async throws -> [JSONValue] {
+        if let cachedSchema { return cachedSchema }
+        let schema = try await monitor.execute("query-qmp-schema").arrayValue ?? []
+        cachedSchema = schema
+        return schema
+    }
+
+    // MARK: Verbs
+
+    func blockers(for way: CaptureWay) async throws -> [String] {
+        guard capture == nil else { return ["A capture of this guest is under way."] }
+        return try await Preflight(monitor: monitor, command: command, disks: Set(diskNodeNames)).blockers(for: way)
+    }
+
+    func beginCapture(way: CaptureWay) async throws -> any GuestCapture {
+        guard capture == nil else {
+            throw ColdframeError(.busy, "A capture of guest '\(id)' is under way")
+        }
+        let isRunning = try await runState() == .running
+        let capture = try QEMUCapture(guest: self, way: way, wasRunning: isRunning) { [weak self] in
+            self?.capture = nil
+        }
+        self.capture = capture
+        do {
+            try await capture.begin()
+        } catch {
+            self.capture = nil
+            throw error
+        }
+        return capture
+    }
+
+    func stop() async throws { try await monitor.execute("stop") }
+    func cont() async throws { try await monitor.execute("cont") }
+
+    func loadState(imagePath: String, tag: String) async throws {
+        loadCount += 1
+        try await StateLoading(monitor: monitor, number: loadCount).run(imagePath: imagePath, tag: tag)
+    }
+
+    /// Commands that would put an end to a capture, or to a guest in the middle of one.
+    private static let disturbing: Set<String> = [
+        "stop", "cont", "migrate", "migrate_cancel", "migrate-set-capabilities", "migrate-set-parameters",
+        "migrate-pause", "migrate-start-postcopy", "snapshot-save", "snapshot-load", "snapshot-delete", "system_reset",
+        "blockdev-del", "device_add", "device_del", "object-add", "object-del",
+    ]
+
+    func passThrough(_ command: String, arguments: JSONObject?) async throws(QMPError) -> JSONValue {
+        if capture != nil, Self.disturbing.contains(command) {
+            throw QMPError(
+                .genericError, "The guest is being saved: '\(command)' has to wait until the job has concluded")
+        }
+        return try await monitor.passThrough(command, arguments)
+    }
+
+    // MARK: Events
+
+    private func receive(_ event: JSONObject) {
+        capture?.receive(event)
+        let name = event["event"]?.stringValue ?? ""
+        let isOwn =
+            capture != nil && ["MIGRATION", "MIGRATION_PASS"].contains(name)
+            || name == "JOB_STATUS_CHANGE"
+                && event["data"]?["id"]?.stringValue?.hasPrefix(StateLoading.jobPrefix) ?? false
+        if !isOwn { services.forwardGuestEvent(event) }
+    }
+
+    // MARK: The end
+
+    /// The keeper says that the process has ended.
+    func ended(_ exit: GuestExit) {
+        guard self.exit == nil else { return }
+        self.exit = exit
+        monitor.close()
+        capture?.guestEnded(exit.description)
+        let waiters = exitWaiters
+        exitWaiters = []
+        for waiter in waiters { waiter.resume() }
+        guard !isRemoving else { return }
+        Task {
+            await resources.release()
+            keeper.close()
+            let tail = exit.logTail.isEmpty ? "" : "; its log ends with: \(exit.logTail)"
+            services.guestDied(id: id, reason: exit.description + tail)
+        }
+    }
+
+    func remove(force: Bool) async throws {
+        isRemoving = true
+        if exit == nil, !force { _ = try? await monitor.execute("quit", timeoutMilliseconds: 10_000) }
+        if force { try? await keeper.signal(Signals.terminate) }
+        if await !waitForExit(milliseconds: 10_000) {
+            try? await keeper.signal(Signals.kill)
+            guard await waitForExit(milliseconds: 10_000) else {
+                isRemoving = false
+                throw ColdframeError(.timedOut, "Guest '\(id)' (process \(processID)) does not end")
+            }
+        }
+        await resources.release()
+        keeper.close()
+    }
+
+    private func waitForExit(milliseconds: Int) async -> Bool {
+        guard exit == nil else { return true }
+        let alarm = Task { [weak self] in
+            try await Task.sleep(nanoseconds: UInt64(milliseconds) * 1_000_000)
+            self?.wakeExitWaiters()
+        }
+        defer { alarm.cancel() }
+        await withCheckedContinuation { exitWaiters.append($0) }
+        return exit != nil
+    }
+
+    private func wakeExitWaiters() {
+        let waiters = exitWaiters
+        exitWaiters = []
+        for waiter in waiters { waiter.resume() }
+    }
+}
