@@ -13,7 +13,8 @@ struct KeeperCommand {
         do {
             let listener = try UnixSocket.listen(path: CommandLine.arguments[1], backlog: 1)
             if try ProcessControl.forkDetached() != nil { ProcessControl.exitImmediately(0) }
-            try Keeper(listener: listener, socketPath: CommandLine.arguments[1]).run()
+            var keeper = try Keeper(listener: listener, socketPath: CommandLine.arguments[1])
+            try keeper.run()
         } catch {
             fail("\(error)", code: 1)
         }

@@ -3,7 +3,7 @@ import QMPWire
 
 /// QEMU's migration capabilities and parameters as a capture needs them, and as they were.
 @AgentActor
-struct MigrationSetup {
+final class MigrationSetup {
     private let monitor: QEMUMonitor
     private var previousCapabilities: [(name: String, isOn: Bool)] = []
     private var previousBandwidth: UInt64?
@@ -17,7 +17,7 @@ struct MigrationSetup {
 
     /// `isBackground`: RAM streams while the guest runs. All other capabilities are off, since nearly each of them
     /// excludes it or changes the stream.
-    mutating func apply(isBackground: Bool) async throws {
+    func apply(isBackground: Bool) async throws {
         let list = try await monitor.execute("query-migrate-capabilities").arrayValue ?? []
         previousCapabilities = list.compactMap { entry in
             guard let name = entry["capability"]?.stringValue, let isOn = entry["state"]?.boolValue else { return nil }
@@ -33,7 +33,7 @@ struct MigrationSetup {
     }
 
     /// As it was before. A guest that does not answer any more has nothing to restore.
-    mutating func restore() async {
+    func restore() async {
         guard !previousCapabilities.isEmpty else { return }
         try? await set(previousCapabilities.map { ($0.name, $0.isOn) })
         if let previousBandwidth {

@@ -17,7 +17,7 @@ final class QEMUCapture: GuestCapture {
     private let onEnd: @AgentActor () -> Void
     private var writeEnd: Descriptor?
     private var keeperCapture: UInt64?
-    private var setup: MigrationSetup
+    private let setup: MigrationSetup
     private var phase = Phase.preparing
     private var isMigrating = false
     /// The barrier's flush has come.
