@@ -23,13 +23,13 @@ def test_status_names_the_agent(agent, node):
 
 
 def test_save_list_show_load_delete(agent, node):
-    agent.cli("snapshot", "save", "t")
+    agent.cli("snapshot", "save", "web1", "t")
     assert "t" in images.snapshots(node)
-    assert "t" in agent.cli("snapshot", "list").stdout
-    assert [entry["tag"] for entry in as_list(agent.cli_json("snapshot", "list"))] == ["t"]
-    assert "t" in agent.cli("snapshot", "show", "t").stdout
-    agent.cli("snapshot", "load", "t")
-    agent.cli("snapshot", "delete", "t")
+    assert "t" in agent.cli("snapshot", "list", "web1").stdout
+    assert [entry["tag"] for entry in as_list(agent.cli_json("snapshot", "list", "web1"))] == ["t"]
+    assert "t" in agent.cli("snapshot", "show", "web1", "t").stdout
+    agent.cli("snapshot", "load", "web1", "t")
+    agent.cli("snapshot", "delete", "web1", "t")
     assert images.snapshots(node) == {}
 
 
@@ -39,31 +39,31 @@ def as_list(value):
 
 
 def test_output_has_no_control_characters_without_a_terminal(agent, node):
-    for arguments in (["status"], ["snapshot", "save", "t"], ["snapshot", "list"], ["jobs"]):
+    for arguments in (["status"], ["snapshot", "save", "web1", "t"], ["snapshot", "list", "web1"], ["jobs", "web1"]):
         result = agent.cli(*arguments)
         assert "\x1b" not in result.stdout + result.stderr and "\r" not in result.stdout
 
 
 def test_qmp_passes_a_command(agent, node):
-    reply = json.loads(agent.cli("qmp", "query-named-block-nodes", "--json").stdout)
+    reply = json.loads(agent.cli("qmp", "web1", "query-named-block-nodes").stdout)
     assert "a" in {entry["node-name"] for entry in reply}
-    agent.cli("qmp", "blockdev-snapshot-internal-sync", "device=a", "name=s")
+    agent.cli("qmp", "web1", "blockdev-snapshot-internal-sync", "device=a", "name=s")
     assert "s" in images.snapshots(node)
 
 
 def test_an_error_of_the_agent_is_shown(agent, node):
-    result = agent.cli("qmp", "blockdev-del", "node-name=zz", check=False)
+    result = agent.cli("qmp", "web1", "blockdev-del", "node-name=zz", check=False)
     assert result.returncode != 0
     assert "Failed to find node with node-name='zz'" in result.stderr
 
 
 def test_a_missing_tag_fails_with_a_next_step(agent, node):
-    result = agent.cli("snapshot", "load", "missing", check=False)
+    result = agent.cli("snapshot", "load", "web1", "missing", check=False)
     assert result.returncode != 0 and "missing" in result.stderr
 
 
 def test_an_unknown_agent_is_named(agent):
-    result = subprocess.run([BINARIES / "coldframe", "status", "-n", "nobody"], env=agent.environment,
+    result = subprocess.run([BINARIES / "coldframe", "status", "nobody"], env=agent.environment,
                             capture_output=True, text=True)
     assert result.returncode != 0 and "nobody" in result.stderr
 
@@ -72,8 +72,8 @@ def test_jobs_are_listed(agent, node, directory):
     agent.execute("blockdev-create", job_id="made",
                   options={"driver": "file", "filename": str(directory / "x"), "size": 65536})
     agent.wait_job("made", dismiss=False)
-    assert "made" in agent.cli("jobs").stdout
-    agent.cli("job", "dismiss", "made")
+    assert "made" in agent.cli("jobs", "web1").stdout
+    agent.cli("job", "dismiss", "web1", "made")
     assert agent.execute("query-jobs") == []
 
 
@@ -85,8 +85,8 @@ def test_help_names_the_commands():
 
 
 def test_a_live_save_of_a_guest_by_the_cli(guest):
-    result = guest.cli("snapshot", "save", "t", "--mode", "live")
+    result = guest.cli("snapshot", "save", "web1", "t", "--mode", "live")
     assert "ms" in result.stdout, "the measured pause is not shown"
-    guest.cli("snapshot", "load", "t")
+    guest.cli("snapshot", "load", "web1", "t")
     guest.console.assert_advances()
-    guest.cli("snapshot", "delete", "t")
+    guest.cli("snapshot", "delete", "web1", "t")

@@ -18,7 +18,7 @@ BINARIES = pathlib.Path(os.environ.get("COLDFRAME_BIN_DIR", BUILD / "debug"))
 class Agent:
     """One coldframed. With a name it keeps state below `directory`; `options` are those of the command line."""
 
-    def __init__(self, directory, name="t", options=(), environment=None):
+    def __init__(self, directory, name="web1", options=(), environment=None):
         self.directory = pathlib.Path(directory)
         self.name = name
         self.options = [str(option) for option in options]
@@ -112,8 +112,8 @@ class Agent:
             pass
 
     def cli(self, *arguments, check=True, timeout=120, **options):
-        """Runs `coldframe -n NAME …` as a user would."""
-        result = subprocess.run([str(BINARIES / "coldframe"), *map(str, arguments), "-n", self.name],
+        """Runs `coldframe` as a user would."""
+        result = subprocess.run([str(BINARIES / "coldframe"), *map(str, arguments)],
                                 env=self.environment, capture_output=True, text=True, timeout=timeout, **options)
         if check:
             assert result.returncode == 0, f"coldframe {arguments}: {result.returncode}\n{result.stdout}{result.stderr}"
