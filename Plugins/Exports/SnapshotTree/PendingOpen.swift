@@ -6,7 +6,7 @@ import Synchronization
 /// is up. No worker waits for it.
 final class PendingOpen: Sendable {
     /// An agent that has not answered by then is too busy; whoever opens would hang, even under kill -9.
-    static let deadline = Duration.seconds(30)
+    static let deadline = Duration.seconds(60)
 
     let node: TreeNode
     private let state: Mutex<State>
