@@ -1,0 +1,1 @@
+"""Benchmarks of the numbers in SPECIFICATION.md."""

@@ -1,0 +1,27 @@
+"""Runs the benchmarks and says which goals were met."""
+
+import argparse
+import os
+import sys
+
+from . import idle, pause, read
+
+parser = argparse.ArgumentParser(prog="tools/bench")
+parser.add_argument("--only", choices=["pause", "read", "idle"])
+parser.add_argument("--sizes", default="256,1024,4096", help="MiB of touched RAM")
+parser.add_argument("--rounds", type=int, default=3)
+parser.add_argument("--qemu-only", action="store_true", help="only what needs no coldframed")
+options = parser.parse_args()
+sizes = [int(size) for size in options.sizes.split(",")]
+
+print(f"{os.cpu_count()} processors, kernel {os.uname().release}, {options.rounds} rounds")
+missed = []
+if options.only in (None, "pause"):
+    missed += pause.run(sizes, options.rounds, options.qemu_only)
+if options.only in (None, "read"):
+    missed += read.run(options.rounds, options.qemu_only)
+if options.only in (None, "idle") and not options.qemu_only:
+    missed += idle.run()
+for text in missed:
+    print(f"MISSED: {text}")
+sys.exit(1 if missed else 0)
