@@ -40,6 +40,8 @@ public final class Agent {
     let logger: Logger
     private(set) lazy var services = CoreServices(
         agent: self, name: configuration.name, directories: directories, logger: logger)
+    /// Called when a client has sent `quit`.
+    public var onQuit: (@AgentActor () -> Void)?
     private let configuration: Configuration
 
     /// Makes the agent of these modules; their branches must be installed in the branch table already.
@@ -65,6 +67,7 @@ public final class Agent {
         diskServerFactory = modules.lazy.compactMap(\.diskServer).first
         commands = CommandTable()
         registerCommands(modules)
+        serve(modules)
     }
 
     private func registerCommands(_ modules: [Module]) {
@@ -74,6 +77,18 @@ public final class Agent {
         registerSnapshotCommands(commands, agent: self)
         registerGuestCommands(commands, agent: self)
         for module in modules { module.registerCommands(commands, services) }
+    }
+
+    /// Commands are answered from here on, as soon as a monitor is added.
+    private func serve(_ modules: [Module]) {
+        let hooks = MonitorHooks(
+            passThrough: { [guests] command, arguments in
+                try await guests.guest?.passThrough(command, arguments: arguments)
+            },
+            guestCommands: { [guests] in (try? await guests.guest?.ownCommands()) ?? [] },
+            guestSchema: { [guests] in (try? await guests.guest?.ownSchema()) ?? [] },
+            quit: { [weak self] in self?.onQuit?() })
+        monitors.serve(commands, hooks: hooks, schemas: modules.map(\.schema))
     }
 
     var snapshotContext: SnapshotContext {

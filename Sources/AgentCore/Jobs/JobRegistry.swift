@@ -46,7 +46,8 @@ public final class JobRegistry {
 
     func begin(_ job: Job) {
         job.move(to: .running)
-        Task { await run(job) }
+        // The reply comes before the work, as the state changes come before the reply.
+        CommandContext.afterReply { Task { await self.run(job) } }
     }
 
     private func run(_ job: Job) async {
