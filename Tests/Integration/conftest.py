@@ -4,6 +4,7 @@ import os
 import pathlib
 import random
 import shutil
+import signal
 import sys
 import tempfile
 
@@ -14,6 +15,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from harness.agent import Agent, GuestAgent  # noqa: E402
 
 SEED = int(os.environ.get("COLDFRAME_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
+
+
+# A test run that is told to end takes its agents and guests with it.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def pytest_report_header():

@@ -2,9 +2,13 @@
 
 import argparse
 import os
+import signal
 import sys
 
 from . import idle, pause, read
+
+# A run that is told to end takes its guests with it.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 parser = argparse.ArgumentParser(prog="tools/bench")
 parser.add_argument("--only", choices=["pause", "read", "idle"])

@@ -16,7 +16,7 @@ from harness.qemu import PlainQEMU
 GOAL_PAUSE_MS = 20
 GOAL_FACTOR_AT_LARGEST = 100
 LARGEST_MEBIBYTES = 4096
-SPARE_MEBIBYTES = 256
+SPARE_MEBIBYTES = 512
 
 
 def pause_ms(monitor, mark):
