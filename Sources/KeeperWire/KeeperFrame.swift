@@ -39,7 +39,9 @@ struct BodyWriter {
     private var body: [UInt8] = []
 
     mutating func number<Value: FixedWidthInteger>(_ value: Value) {
-        for shift in stride(from: 0, to: Value.bitWidth, by: 8) { body.append(UInt8(truncatingIfNeeded: value >> shift)) }
+        for shift in stride(from: 0, to: Value.bitWidth, by: 8) {
+            body.append(UInt8(truncatingIfNeeded: value >> shift))
+        }
     }
 
     mutating func text(_ text: String) {

@@ -57,7 +57,9 @@ struct GuestProcess {
     }
 
     private func logTail() -> String {
-        guard let log = try? Descriptor.open(logPath, .readOnly), let size = try? log.status().byteCount else { return "" }
+        guard let log = try? Descriptor.open(logPath, .readOnly), let size = try? log.status().byteCount else {
+            return ""
+        }
         var bytes = [UInt8](repeating: 0, count: Int(min(size, Self.logTailByteCount)))
         let start = size - UInt64(bytes.count)
         let count = bytes.withUnsafeMutableBytes { (try? log.preadFull(into: $0, at: start)) ?? 0 }

@@ -7,16 +7,10 @@ final class InterruptFlag: Sendable {
 
     init() throws {
         let waiter = try SignalWaiter(signals: [Signals.interrupt])
-        _ = SystemThread.start(name: "interrupts") { [counter = Counter(self)] in
-            while (try? waiter.wait()) != nil { counter.add() }
+        try SystemThread.start(name: "interrupts") { [self] in
+            while (try? waiter.wait()) != nil { counter.add(1, ordering: .relaxed) }
         }
     }
 
     var count: Int { counter.load(ordering: .relaxed) }
-
-    private struct Counter: Sendable {
-        let flag: InterruptFlag
-        init(_ flag: InterruptFlag) { self.flag = flag }
-        func add() { flag.counter.add(1, ordering: .relaxed) }
-    }
 }

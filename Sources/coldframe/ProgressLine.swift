@@ -41,7 +41,8 @@ struct ProgressLine {
         if total > 0 {
             let filled = min(Self.barWidth, UInt64(Double(current) / Double(total) * Double(Self.barWidth)))
             if isTerminal {
-                line += " [" + String(repeating: "#", count: Int(filled))
+                line +=
+                    " [" + String(repeating: "#", count: Int(filled))
                     + String(repeating: " ", count: Int(Self.barWidth - filled)) + "]"
             }
             line += " \(min(100, UInt64(Double(current) / Double(total) * 100))) %"

@@ -1,22 +1,33 @@
 import LinuxSystem
 import QMPClient
 import QMPWire
+import Synchronization
 
 /// One conversation with one agent, for a command that runs to its end.
 final class Session {
     let agentName: String
-    private let client: BlockingQMPClient
+    private let client: QMPClient
+    private let events: EventBox
 
-    init(agent name: String) throws {
+    /// Speaks with the agent of that name.
+    convenience init(agent name: String) throws {
+        try self.init(socket: AgentLocator.socketPath(name), title: name)
+    }
+
+    init(socket path: String, title name: String) throws {
         agentName = name
-        let path = AgentLocator.socketPath(name)
+        let events = EventBox()
+        self.events = events
         do {
-            client = try BlockingQMPClient.connect(path: path)
-            try client.negotiate()
+            client = try QMPClient.connect(path: path, onEvent: { events.add($0) })
+            try client.negotiateBlocking(timeoutMilliseconds: Self.greetingTimeoutMilliseconds)
         } catch {
             throw CommandFailure(Self.explain(error, name: name, path: path))
         }
     }
+
+    /// An agent serves one client of a socket at a time; somebody else's conversation may have to end first.
+    private static let greetingTimeoutMilliseconds = 10_000
 
     private static func explain(_ error: any Error, name: String, path: String) -> String {
         let running = AgentLocator.names().filter { $0 != name }
@@ -31,17 +42,18 @@ final class Session {
     @discardableResult
     func execute(_ command: String, _ arguments: JSONObject? = nil) throws -> JSONValue {
         do {
-            return try client.execute(command, arguments)
-        } catch let error as QMPError {
-            throw CommandFailure("\(command): \(error.description)")
+            return try client.executeBlocking(command, arguments)
         } catch {
-            throw CommandFailure("\(command): the agent went away: \(error)")
+            guard let refusal = error.qmpError else {
+                throw CommandFailure("\(command): the agent '\(agentName)' does not answer: \(error)")
+            }
+            throw CommandFailure("\(command): \(refusal.description)")
         }
     }
 
     /// Events that have come since the last call.
     func takeEvents() -> [(name: String, data: JSONObject)] {
-        client.takeEvents().map { ($0["event"]?.stringValue ?? "", $0["data"]?.objectValue ?? [:]) }
+        events.take().map { ($0["event"]?.stringValue ?? "", $0["data"]?.objectValue ?? [:]) }
     }
 
     // MARK: What several commands need
@@ -73,4 +85,25 @@ final class Session {
 struct CommandFailure: Error, CustomStringConvertible {
     let description: String
     init(_ description: String) { self.description = description }
+}
+
+/// Events that came while nobody looked.
+private final class EventBox: Sendable {
+    private let events = Mutex<[JSONObject]>([])
+    /// A command of the CLI waits for few events; what is older than so many is of no use to it.
+    private static let limit = 1000
+
+    func add(_ event: JSONObject) {
+        events.withLock { events in
+            if events.count == Self.limit { events.removeFirst() }
+            events.append(event)
+        }
+    }
+
+    func take() -> [JSONObject] {
+        events.withLock { events in
+            defer { events = [] }
+            return events
+        }
+    }
 }

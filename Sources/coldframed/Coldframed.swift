@@ -21,7 +21,9 @@ struct Coldframed {
             let (stream, continuation) = AsyncStream<Void>.makeStream()
             agent.onQuit = { continuation.yield() }
             try agent.monitors.add(id: "m0", chardev: .unixServer(path: agent.directories!.runtime + "/qmp.sock"))
-            _ = try SystemThread.start(name: "signals") { _ = try? waiter.wait(); continuation.yield() }
+            _ = try SystemThread.start(name: "signals") {
+                _ = try? waiter.wait(); continuation.yield()
+            }
             for await _ in stream { break }
             await agent.stop()
             await agent.monitors.stop()

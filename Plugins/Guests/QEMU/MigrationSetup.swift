@@ -28,7 +28,8 @@ final class MigrationSetup {
         let wanted = previousCapabilities.map { capability in
             (capability.name, capability.name == "events" || (isBackground && capability.name == "background-snapshot"))
         }
-        try await set(wanted.filter { wanted in previousCapabilities.contains { $0.name == wanted.0 && $0.isOn != wanted.1 } })
+        try await set(
+            wanted.filter { wanted in previousCapabilities.contains { $0.name == wanted.0 && $0.isOn != wanted.1 } })
         try await monitor.execute("migrate-set-parameters", ["max-bandwidth": .integer(Self.bandwidth)])
     }
 

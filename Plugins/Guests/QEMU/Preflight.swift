@@ -26,7 +26,8 @@ struct Preflight {
         let migration = try await monitor.execute("query-migrate")
         var blockers = (migration["blocked-reasons"]?.arrayValue ?? []).compactMap(\.stringValue)
         if let status = migration["status"]?.stringValue,
-            ["setup", "active", "device", "wait-unplug", "pre-switchover", "cancelling", "postcopy-active"].contains(status)
+            ["setup", "active", "device", "wait-unplug", "pre-switchover", "cancelling", "postcopy-active"].contains(
+                status)
         {
             blockers.append("A migration is under way (\(status)).")
         }
@@ -42,7 +43,8 @@ struct Preflight {
             guard !disks.contains(node) else { return nil }
             let name = [device["device"]?.stringValue, device["qdev"]?.stringValue, node].compactMap { $0 }
                 .first { !$0.isEmpty }
-            return "Disk '\(name ?? "?")' is QEMU's own and writable: its content would not be in the snapshot. Give it to "
+            return
+                "Disk '\(name ?? "?")' is QEMU's own and writable: its content would not be in the snapshot. Give it to "
                 + "the agent, or make it read-only."
         }
     }

@@ -9,7 +9,7 @@ struct Jobs: ParsableCommand {
 
     func run() throws {
         let value = try Session(agent: name).execute("query-jobs")
-        if json { return Terminal.write(JSONWriter.prettyText(value) + "\n") }
+        if json { return Terminal.write(json: value) }
         let jobs = value.arrayValue ?? []
         guard !jobs.isEmpty else { return Terminal.write("No jobs\n") }
         var table = Table("ID", "TYPE", "STATUS", "PROGRESS", "ERROR")

@@ -21,7 +21,7 @@ struct QMP: ParsableCommand {
     func run() throws {
         let session = try Session(agent: name)
         let value = try session.execute(command, try Self.object(from: arguments))
-        Terminal.write(JSONWriter.prettyText(value) + "\n")
+        Terminal.write(json: value)
     }
 
     /// `a.b=1` as `{"a": {"b": 1}}`.

@@ -30,7 +30,7 @@ extension Snapshot {
             if mode != "disks", let node = vmstate ?? devices.first { arguments["vmstate"] = .string(node) }
             let job = JobWaiter(session: session, title: "save '\(tag)'")
             let event = try job.run("snapshot-save", arguments, resultEvent: "SNAPSHOT_SAVED")
-            if json { return Terminal.write(JSONWriter.prettyText(.object(event ?? [:])) + "\n") }
+            if json { return Terminal.write(json: .object(event ?? [:])) }
             Terminal.write(Self.summary(tag, event) + "\n")
         }
 
@@ -93,7 +93,7 @@ extension Snapshot {
         func run() throws {
             let session = try Session(agent: name)
             let value = try session.execute("query-snapshots")
-            if json { return Terminal.write(JSONWriter.prettyText(value) + "\n") }
+            if json { return Terminal.write(json: value) }
             let sets = (value.arrayValue ?? []).compactMap(SnapshotSetView.init)
             guard !sets.isEmpty else { return Terminal.write("No snapshots\n") }
             var table = Table("TAG", "DATE (UTC)", "STATE", "NODES", "NOTES")
@@ -116,7 +116,7 @@ extension Snapshot {
         func run() throws {
             let session = try Session(agent: name)
             let set = try session.snapshotSet(tag)
-            if json { return Terminal.write(JSONWriter.prettyText(set.json) + "\n") }
+            if json { return Terminal.write(json: set.json) }
             var lines = [
                 "tag      \(set.tag)",
                 "date     \(Units.date(secondsSinceEpoch: set.dateSeconds)) UTC",
@@ -144,7 +144,7 @@ extension Snapshot {
             let value = try session.execute("snapshot-check", ["tag": .string(tag)])
             let problems = (value["problems"]?.arrayValue ?? []).compactMap(\.stringValue)
             if json {
-                Terminal.write(JSONWriter.prettyText(value) + "\n")
+                Terminal.write(json: value)
             } else {
                 Terminal.write(
                     problems.isEmpty

@@ -12,7 +12,7 @@ struct Status: ParsableCommand {
         if let name { return try detail(name) }
         let names = AgentLocator.names()
         if json {
-            return Terminal.write(JSONWriter.prettyText(.array(names.map { .string($0) })) + "\n")
+            return Terminal.write(json: .array(names.map { .string($0) }))
         }
         guard !names.isEmpty else { return Terminal.write("No agents are running\n") }
         var table = Table("AGENT", "GUEST", "DISKS", "SNAPSHOTS", "JOBS")
@@ -31,7 +31,7 @@ struct Status: ParsableCommand {
 
     private func detail(_ name: String) throws {
         let view = try AgentView(Session(agent: name))
-        if json { return Terminal.write(JSONWriter.prettyText(.object(view.json)) + "\n") }
+        if json { return Terminal.write(json: .object(view.json)) }
         var lines = ["agent      \(name)", "guest      \(view.guestStatus)"]
         for node in view.nodes {
             lines.append("node       \(node)")
