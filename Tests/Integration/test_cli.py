@@ -8,6 +8,7 @@ import pytest
 
 from harness import images
 from harness.agent import BINARIES
+from harness.monitor import Monitor
 
 
 @pytest.fixture
@@ -20,6 +21,12 @@ def node(agent, directory):
 def test_status_names_the_agent(agent, node):
     assert agent.name in agent.cli("status").stdout
     assert agent.cli_json("status")
+
+
+def test_a_client_on_the_agents_socket_locks_nobody_out(agent, node):
+    client = Monitor(agent.socket)
+    assert agent.name in agent.cli("status", timeout=10).stdout
+    client.close()
 
 
 def test_save_list_show_load_delete(agent, node):

@@ -29,6 +29,8 @@ class Agent:
             "PATH": f"{BINARIES}:{os.environ['PATH']}", **(environment or {}),
         }
         self.socket = self.runtime / name / "qmp.sock"
+        # The harness has monitors of its own, so that the agent's is free for the command line.
+        self.test_socket = self.directory / "test.sock"
         self.second_socket = self.directory / "second.sock"
         self.log_path = self.directory / f"{name}.log"
         self.process = None
@@ -43,6 +45,8 @@ class Agent:
     @property
     def arguments(self):
         return [str(BINARIES / "coldframed"), "--name", self.name,
+                "--chardev", f"socket,id=test,path={self.test_socket},server=on,wait=off",
+                "--monitor", "id=test,chardev=test",
                 "--chardev", f"socket,id=second,path={self.second_socket},server=on,wait=off",
                 "--monitor", "id=second,chardev=second", *self.options]
 
@@ -60,13 +64,13 @@ class Agent:
         return self
 
     def connect(self):
-        """The first monitor, on the agent's own socket."""
+        """The first monitor."""
         deadline = time.monotonic() + 30
-        while not self.socket.exists():
+        while not self.test_socket.exists():
             assert self.process.poll() is None, f"coldframed ended with {self.process.returncode}:\n{self.log()}"
-            assert time.monotonic() < deadline, f"coldframed made no {self.socket}:\n{self.log()}"
+            assert time.monotonic() < deadline, f"coldframed made no {self.test_socket}:\n{self.log()}"
             time.sleep(0.02)
-        self.monitors.append(Monitor(self.socket))
+        self.monitors.append(Monitor(self.test_socket))
 
     def connect_second(self):
         """A monitor on the second socket, beside `monitor`."""
