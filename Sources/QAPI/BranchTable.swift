@@ -1,53 +1,56 @@
 import QMPWire
 import Synchronization
 
-/// One branch of an open union, as a module's schema declares it.
-public struct QAPIBranch: Sendable {
-    public let union: String
-    public let value: String
-    /// The schema name of the branch's type.
-    public let typeName: String
-    let decode: @Sendable (inout QAPIObjectInput) throws(QMPError) -> any QAPIObjectValue
+/// What the branches of open unions are, collected from the core's schema and the modules'.
+///
+/// `coldframed` installs the fragments of its modules once, before anything is decoded. Installing adds: what is there
+/// stays. Any thread.
+public struct BranchTable: Sendable {
+    private var types: [String: [String: any QAPIObjectValue.Type]] = [:]
+    private var values: [String: [String]] = [:]
+    private var enumerations: [String: String] = [:]
 
-    public init<Value: QAPIObjectValue>(union: String, value: String, typeName: String, _ type: Value.Type) {
-        self.union = union
-        self.value = value
-        self.typeName = typeName
-        decode = { (input: inout QAPIObjectInput) throws(QMPError) in try Value(members: &input) }
+    /// The core's own and the given ones. An order of fragments in which a union's branches come before the union
+    /// itself is allowed.
+    public init(_ fragments: [SchemaFragment] = []) {
+        add([CoreSchema.fragment] + fragments)
     }
-}
 
-/// What one schema folder contributes: the core's, or a module's.
-public struct SchemaFragment: Sendable {
-    public let branches: [QAPIBranch]
-    /// `SchemaInfo` objects as JSON text; the variants of open unions are added when all fragments are known.
-    let introspection: String
-
-    public init(branches: [QAPIBranch], introspection: String) {
-        self.branches = branches
-        self.introspection = introspection
+    private mutating func add(_ fragments: [SchemaFragment]) {
+        for fragment in fragments {
+            for union in fragment.openUnions { enumerations[union.union] = union.enumeration }
+            for value in fragment.openValues { add(value.value, to: value.enumeration) }
+        }
+        for branch in fragments.flatMap(\.branches) {
+            types[branch.union, default: [:]][branch.value] = branch.type
+            if let enumeration = enumerations[branch.union] { add(branch.value, to: enumeration) }
+        }
     }
-}
 
-/// The branches of all open unions. Filled once, when the agent starts, from the fragments of its modules.
-public enum BranchTable {
-    private static let branches = Mutex<[String: [String: QAPIBranch]]>([:])
+    private mutating func add(_ value: String, to enumeration: String) {
+        if values[enumeration]?.contains(value) != true { values[enumeration, default: []].append(value) }
+    }
 
-    /// Adds the branches of fragments. The core's own are there from the beginning.
+    /// The type of the members that `value` of the discriminator brings, or nil if the union has no such branch.
+    public func type(of union: String, value: String) -> (any QAPIObjectValue.Type)? { types[union]?[value] }
+
+    /// Whether an open enum has the value.
+    public func contains(_ value: String, in enumeration: String) -> Bool {
+        values[enumeration]?.contains(value) ?? false
+    }
+
+    /// The values of an open enum.
+    public func values(of enumeration: String) -> [String] { values[enumeration] ?? [] }
+
+    // MARK: The one in use
+
+    private static let installed = Mutex(BranchTable())
+
+    /// The table that decoding uses unless told otherwise.
+    public static var current: BranchTable { installed.withLock { $0 } }
+
+    /// Adds the fragments to the table in use.
     public static func install(_ fragments: [SchemaFragment]) {
-        branches.withLock { table in
-            for branch in ([CoreSchema.fragment] + fragments).flatMap(\.branches) {
-                table[branch.union, default: [:]][branch.value] = branch
-            }
-        }
-    }
-
-    static func branch(of union: String, value: String) -> QAPIBranch? {
-        branches.withLock { table in
-            if table.isEmpty {
-                for branch in CoreSchema.fragment.branches { table[branch.union, default: [:]][branch.value] = branch }
-            }
-            return table[union]?[value]
-        }
+        installed.withLock { $0.add(fragments) }
     }
 }

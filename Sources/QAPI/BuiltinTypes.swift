@@ -1,127 +1,143 @@
 import QMPWire
 
-// The types that QAPI has by itself. From a command line they are text in QEMU's forms.
+extension QAPIInput {
+    /// The text of a scalar in a command line.
+    func keyValueText() throws(QMPError) -> String {
+        switch value {
+        case .string(let text): return text
+        case .object, .array: throw QMPError(.genericError, "Parameters '\(fullName).*' are unexpected")
+        default: throw QMPError(.genericError, "Internal error: parameter \(fullName) invalid")
+        }
+    }
+
+    public func string() throws(QMPError) -> String {
+        if notation == .keyValue { return try keyValueText() }
+        guard case .string(let text) = value else { throw hasWrongType("string") }
+        return text
+    }
+
+    /// `int` and `int64`.
+    func signedInteger() throws(QMPError) -> Int64 {
+        if notation == .keyValue {
+            guard let number = ScalarText.signedInteger(try keyValueText()) else { throw expects("integer") }
+            return number
+        }
+        guard case .integer(let number) = value else { throw hasWrongType("integer") }
+        return number
+    }
+
+    /// `uint64`. Negative numbers wrap around, as QEMU lets them.
+    func unsignedInteger() throws(QMPError) -> UInt64 {
+        if notation == .keyValue {
+            guard let number = ScalarText.unsignedInteger(try keyValueText()) else { throw expects("integer") }
+            return number
+        }
+        switch value {
+        case .integer(let number): return UInt64(bitPattern: number)
+        case .unsigned(let number): return number
+        default: throw expects("uint64")
+        }
+    }
+
+    /// `size`.
+    func byteCount() throws(QMPError) -> UInt64 {
+        guard notation == .keyValue else { return try unsignedInteger() }
+        guard let count = ScalarText.byteCount(try keyValueText()) else { throw expects("size") }
+        return count
+    }
+
+    func narrow<Narrow: FixedWidthInteger>(_ name: String) throws(QMPError) -> Narrow {
+        let number = Narrow.isSigned ? Narrow(exactly: try signedInteger()) : Narrow(exactly: try unsignedInteger())
+        guard let number else { throw leafExpects(name) }
+        return number
+    }
+}
 
 extension String: QAPIValue {
-    public init(_ input: QAPIInput) throws(QMPError) {
-        guard case .string(let text) = input.value else { throw input.mismatch(expected: "string") }
-        self = text
-    }
+    public init(_ input: QAPIInput) throws(QMPError) { self = try input.string() }
     public var json: JSONValue { .string(self) }
 }
 
 extension Bool: QAPIValue {
     public init(_ input: QAPIInput) throws(QMPError) {
-        switch input.value {
-        case .bool(let value) where !input.isKeyval: self = value
-        case .string("on") where input.isKeyval: self = true
-        case .string("off") where input.isKeyval: self = false
-        case .string where input.isKeyval: throw input.expects("'on' or 'off'")
-        default: throw input.mismatch(expected: "boolean")
+        if input.notation == .keyValue {
+            guard let value = ScalarText.bool(try input.keyValueText()) else { throw input.expects("'on' or 'off'") }
+            self = value
+            return
         }
+        guard case .bool(let value) = input.value else { throw input.hasWrongType("boolean") }
+        self = value
     }
     public var json: JSONValue { .bool(self) }
 }
 
-extension Int64: QAPIValue {
-    public init(_ input: QAPIInput) throws(QMPError) {
-        switch input.value {
-        case .integer(let value) where !input.isKeyval: self = value
-        case .string(let text) where input.isKeyval:
-            guard let value = Int64(text) else { throw input.expects("integer") }
-            self = value
-        default: throw input.mismatch(expected: "integer")
-        }
-    }
-    public var json: JSONValue { .integer(self) }
-}
-
-extension UInt64: QAPIValue {
-    public init(_ input: QAPIInput) throws(QMPError) {
-        switch input.value {
-        case .integer(let value) where !input.isKeyval && value >= 0: self = UInt64(value)
-        case .unsigned(let value) where !input.isKeyval: self = value
-        case .string(let text) where input.isKeyval:
-            guard let value = UInt64.size(text) else { throw input.expects("a size value") }
-            self = value
-        default: throw input.mismatch(expected: "integer")
-        }
-    }
-    public var json: JSONValue { Int64(exactly: self).map { .integer($0) } ?? .unsigned(self) }
-
-    /// `10M` and the like: a number with a suffix of 1024's powers.
-    private static func size(_ text: String) -> UInt64? {
-        let suffixes = "BKMGTPE"
-        guard let last = text.last else { return nil }
-        let upper = Character(last.uppercased())
-        guard let index = suffixes.firstIndex(of: upper) else { return UInt64(text) }
-        guard let number = UInt64(text.dropLast()) else { return nil }
-        let shift = 10 * suffixes.distance(from: suffixes.startIndex, to: index)
-        let (product, overflow) = number.multipliedReportingOverflow(by: 1 << UInt64(shift))
-        return overflow ? nil : product
-    }
-}
-
-extension UInt32: QAPIValue {
-    public init(_ input: QAPIInput) throws(QMPError) { self = try narrow(input, "uint32_t") }
-    public var json: JSONValue { .integer(Int64(self)) }
-}
-
-extension UInt16: QAPIValue {
-    public init(_ input: QAPIInput) throws(QMPError) { self = try narrow(input, "uint16_t") }
-    public var json: JSONValue { .integer(Int64(self)) }
-}
-
-/// An integer that must fit a smaller type, which QEMU names as C does.
-private func narrow<Value: FixedWidthInteger>(
-    _ input: QAPIInput, _ typeName: String
-) throws(QMPError) -> Value {
-    guard let value = Value(exactly: try Int64(input)) else { throw input.expects(typeName) }
-    return value
-}
-
 extension Double: QAPIValue {
     public init(_ input: QAPIInput) throws(QMPError) {
+        if input.notation == .keyValue {
+            guard let number = ScalarText.number(try input.keyValueText()) else { throw input.hasWrongType("number") }
+            self = number
+            return
+        }
         switch input.value {
-        case .double(let value): self = value
-        case .integer(let value): self = Double(value)
-        case .unsigned(let value): self = Double(value)
-        default: throw input.mismatch(expected: "number")
+        case .integer(let number): self = Double(number)
+        case .unsigned(let number): self = Double(number)
+        case .double(let number): self = number
+        default: throw input.hasWrongType("number")
         }
     }
     public var json: JSONValue { .double(self) }
 }
 
-extension JSONValue: QAPIValue {
-    public init(_ input: QAPIInput) throws(QMPError) { self = input.value }
-    public var json: JSONValue { self }
+extension Int64: QAPIValue {
+    public init(_ input: QAPIInput) throws(QMPError) { self = try input.signedInteger() }
+    public var json: JSONValue { .integer(self) }
 }
 
-/// QAPI's `null`.
-public struct JSONNull: QAPIValue, Equatable {
-    public init() {}
-    public init(_ input: QAPIInput) throws(QMPError) {
-        guard case .null = input.value else { throw input.mismatch(expected: "null") }
-    }
-    public var json: JSONValue { .null }
+extension UInt64: QAPIValue {
+    public init(_ input: QAPIInput) throws(QMPError) { self = try input.unsignedInteger() }
+    public var json: JSONValue { JSONValue(self) }
+}
+
+extension Int8: QAPIValue {
+    public init(_ input: QAPIInput) throws(QMPError) { self = try input.narrow("int8_t") }
+    public var json: JSONValue { .integer(Int64(self)) }
+}
+
+extension Int16: QAPIValue {
+    public init(_ input: QAPIInput) throws(QMPError) { self = try input.narrow("int16_t") }
+    public var json: JSONValue { .integer(Int64(self)) }
+}
+
+extension Int32: QAPIValue {
+    public init(_ input: QAPIInput) throws(QMPError) { self = try input.narrow("int32_t") }
+    public var json: JSONValue { .integer(Int64(self)) }
+}
+
+extension UInt8: QAPIValue {
+    public init(_ input: QAPIInput) throws(QMPError) { self = try input.narrow("uint8_t") }
+    public var json: JSONValue { .integer(Int64(self)) }
+}
+
+extension UInt16: QAPIValue {
+    public init(_ input: QAPIInput) throws(QMPError) { self = try input.narrow("uint16_t") }
+    public var json: JSONValue { .integer(Int64(self)) }
+}
+
+extension UInt32: QAPIValue {
+    public init(_ input: QAPIInput) throws(QMPError) { self = try input.narrow("uint32_t") }
+    public var json: JSONValue { .integer(Int64(self)) }
 }
 
 extension Array: QAPIValue where Element: QAPIValue {
     public init(_ input: QAPIInput) throws(QMPError) {
-        var elements: [JSONValue] = []
-        switch input.value {
-        case .array(let values): elements = values
-        case .object(let object) where input.isKeyval:
-            // On a command line a list is written as members 0, 1, 2 and so on.
-            for index in 0..<object.count {
-                guard let value = object["\(index)"] else { throw input.mismatch(expected: "array") }
-                elements.append(value)
-            }
-        default: throw input.mismatch(expected: "array")
-        }
         self = []
-        reserveCapacity(elements.count)
-        for (index, value) in elements.enumerated() { append(try Element(input.element(index, value))) }
+        for element in try input.elements() { append(try Element(element)) }
     }
     public var json: JSONValue { .array(map(\.json)) }
+}
+
+/// QAPI's type `any`.
+extension JSONValue: QAPIValue {
+    public init(_ input: QAPIInput) throws(QMPError) { self = input.value }
+    public var json: JSONValue { self }
 }

@@ -2,52 +2,85 @@ import QMPWire
 
 /// `query-qmp-schema`: the fragments of core and modules as one schema.
 public enum Introspection {
-    /// `SchemaInfo` objects of all fragments, each type once; open unions have the variants of all modules, and their
-    /// discriminators' enumerations the values.
-    public static func merged(_ modules: [SchemaFragment]) -> [JSONValue] {
-        let fragments = [CoreSchema.fragment] + modules
-        let branches = fragments.flatMap(\.branches)
-        var seen: Set<String> = []
-        var merged: [JSONValue] = []
-        var wrappers: [String: String] = [:]
-        for fragment in fragments {
-            // The text is the generator's own.
-            let infos = (try? JSONParser.parse(fragment.introspection))?.arrayValue ?? []
-            for info in infos {
-                guard let name = info["name"]?.stringValue, seen.insert(name).inserted else { continue }
-                if let wrapper = info["open"]?.stringValue { wrappers[name] = wrapper }
-                merged.append(complete(info, name: name, branches: branches))
-            }
-        }
-        for branch in branches {
-            guard let wrapper = wrappers[branch.union] else { continue }
-            let name = wrapperName(branch)
-            guard seen.insert(name).inserted else { continue }
-            let member: JSONValue = ["name": .string(wrapper), "type": .string(branch.typeName)]
-            merged.append(["name": .string(name), "meta-type": "object", "members": .array([member])])
-        }
-        return merged
+    /// SchemaInfo objects of everything that the fragments' commands and events use, each once: commands and events
+    /// first, then their types. Open unions have the variants of all modules, open enums their values. Names of types
+    /// are numbers, as in QEMU, so that no client relies on them; `maskingNames` false leaves them.
+    public static func merged(_ modules: [SchemaFragment], maskingNames: Bool = true) -> [JSONValue] {
+        let fragments = [CoreSchema.fragment] + modules.filter { $0.name != CoreSchema.fragment.name }
+        let entries = IntrospectionEntries(fragments)
+        var collector = TypeCollector { entries.types[$0] ?? SchemaEntry.derived($0) }
+        for entry in entries.roots { collector.add(entry) }
+        collector.addPending()
+        return maskingNames ? TypeRenaming(firstNumber: 0).apply(to: collector.entries) : collector.entries
     }
 
-    private static func wrapperName(_ branch: QAPIBranch) -> String { "q_obj_\(branch.typeName)-wrapper" }
+    /// Our own schema with what only the guest answers: the guest's commands and events that are not ours, and the
+    /// types that they use, whose names get numbers that ours do not have.
+    public static func merging(_ own: [JSONValue], guest: [JSONValue]) -> [JSONValue] {
+        let ownNames = Set(own.filter(SchemaEntry.isRoot).compactMap { $0["name"]?.stringValue })
+        var types: [String: JSONValue] = [:]
+        for entry in guest where !SchemaEntry.isRoot(entry) {
+            if let name = entry["name"]?.stringValue { types[name] = entry }
+        }
+        var collector = TypeCollector { types[$0] ?? SchemaEntry.derived($0) }
+        for entry in guest where SchemaEntry.isRoot(entry) {
+            if let name = entry["name"]?.stringValue, !ownNames.contains(name) { collector.add(entry) }
+        }
+        collector.addPending()
+        let highest = own.compactMap { $0["name"]?.stringValue.flatMap { Int($0) } }.max() ?? -1
+        let renamed = TypeRenaming(firstNumber: highest + 1).apply(to: collector.entries)
+        // Built-in types and arrays of them have the same names on both sides.
+        let present = Set(own.compactMap { $0["name"]?.stringValue })
+        return own + renamed.filter { entry in
+            SchemaEntry.isRoot(entry) || !(entry["name"]?.stringValue.map(present.contains) ?? false)
+        }
+    }
+}
 
-    private static func complete(_ info: JSONValue, name: String, branches: [QAPIBranch]) -> JSONValue {
-        guard var object = info.objectValue else { return info }
-        if let union = object["open-enum-of"]?.stringValue {
-            object["open-enum-of"] = nil
-            let values = branches.filter { $0.union == union }.map(\.value)
+/// The entries of several fragments by name, completed by what modules add to the core's open types.
+struct IntrospectionEntries {
+    private(set) var roots: [JSONValue] = []
+    private(set) var types: [String: JSONValue] = [:]
+
+    init(_ fragments: [SchemaFragment]) {
+        for fragment in fragments {
+            // The text is the generator's own, hence it parses; a test looks at every fragment.
+            for entry in (try? JSONParser.parse(fragment.introspection))?.arrayValue ?? [] {
+                guard let name = entry["name"]?.stringValue else { continue }
+                if SchemaEntry.isRoot(entry) { roots.append(entry) } else { types[name] = entry }
+            }
+        }
+        types["q_empty"] = ["name": "q_empty", "meta-type": "object", "members": []]
+        let table = BranchTable(fragments)
+        for union in fragments.flatMap(\.openUnions) { complete(union, fragments.flatMap(\.branches), table) }
+    }
+
+    private mutating func complete(
+        _ union: SchemaFragment.OpenUnion, _ branches: [SchemaFragment.Branch], _ table: BranchTable
+    ) {
+        let values = table.values(of: union.enumeration)
+        if var object = types[union.enumeration]?.objectValue {
             object["members"] = .array(values.map { ["name": .string($0)] })
             object["values"] = .array(values.map { .string($0) })
+            types[union.enumeration] = .object(object)
         }
-        if let wrapper = object["open"] {
-            object["open"] = nil
-            let mine = branches.filter { $0.union == name }
-            object["variants"] = .array(
-                mine.map { branch in
-                    let type = wrapper == .null ? branch.typeName : wrapperName(branch)
-                    return ["case": .string(branch.value), "type": .string(type)]
-                })
-        }
-        return .object(object)
+        guard var object = types[union.union]?.objectValue else { return }
+        let own = branches.filter { $0.union == union.union }
+        object["variants"] = .array(
+            values.map { value in
+                let name = own.first { $0.value == value }.map { wrap($0.typeName, union.wrapper) } ?? "q_empty"
+                return ["case": .string(value), "type": .string(name)]
+            })
+        types[union.union] = .object(object)
+    }
+
+    private mutating func wrap(_ typeName: String, _ wrapper: String?) -> String {
+        guard let wrapper else { return typeName }
+        let name = "q_obj_\(typeName)-wrapper"
+        types[name] = [
+            "name": .string(name), "meta-type": "object",
+            "members": [["name": .string(wrapper), "type": .string(typeName)]],
+        ]
+        return name
     }
 }

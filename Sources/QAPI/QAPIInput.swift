@@ -1,116 +1,167 @@
 import QMPWire
 
-/// A position in the input of a command: a value, and the way to it for error texts.
+/// A value that is being decoded, with its place in the whole input: errors name it as QEMU does.
 public struct QAPIInput: Sendable {
-    public let value: JSONValue
-    /// The member's own name; nil for an element of a list, which QEMU prints as `null`.
-    let name: String?
-    /// The whole way, as `actions[0].data.device`.
-    let path: String
-    /// Values come from a command line: everything is text.
-    let isKeyval: Bool
-
-    /// The root of the input. `keyval` says that the values come from a command line in dotted keys.
-    public init(_ value: JSONValue, keyval: Bool = false) {
-        self.init(value, name: nil, path: "", isKeyval: keyval)
+    /// How scalars are written.
+    public enum Notation: Sendable {
+        /// JSON: numbers are numbers.
+        case json
+        /// `key=value,…` of a command line: every scalar is a string.
+        case keyValue
     }
 
-    private init(_ value: JSONValue, name: String?, path: String, isKeyval: Bool) {
+    /// Kinds of JSON values, by which an alternate chooses its branch.
+    public enum Kind: Sendable {
+        case null, bool, number, string, array, object
+    }
+
+    public let value: JSONValue
+    /// The last component of the place; nil for the whole input and for an element of a list.
+    public let name: String?
+    /// The whole place, as `actions[0].data.name`; nil for the whole input.
+    public let path: String?
+    public let notation: Notation
+    /// Branches of open unions.
+    public let branches: BranchTable
+
+    /// The whole of an input.
+    public init(_ value: JSONValue, notation: Notation = .json, branches: BranchTable = .current) {
+        self.value = value
+        name = nil
+        path = nil
+        self.notation = notation
+        self.branches = branches
+    }
+
+    private init(_ value: JSONValue, name: String?, path: String, in parent: QAPIInput) {
         self.value = value
         self.name = name
         self.path = path
-        self.isKeyval = isKeyval
+        notation = parent.notation
+        branches = parent.branches
     }
+
+    public var kind: Kind {
+        switch value {
+        case .null: .null
+        case .bool: .bool
+        case .integer, .unsigned, .double: .number
+        case .string: .string
+        case .array: .array
+        case .object: .object
+        }
+    }
+
+    /// The path of a member of this object.
+    func path(ofMember member: String) -> String { path.map { $0 + "." + member } ?? member }
 
     func member(_ name: String, _ value: JSONValue) -> QAPIInput {
-        QAPIInput(value, name: name, path: path.isEmpty ? name : "\(path).\(name)", isKeyval: isKeyval)
+        QAPIInput(value, name: name, path: path(ofMember: name), in: self)
     }
 
-    func element(_ index: Int, _ value: JSONValue) -> QAPIInput {
-        let separator = isKeyval ? ".\(index)" : "[\(index)]"
-        return QAPIInput(value, name: nil, path: path + separator, isKeyval: isKeyval)
+    /// The elements of a list, each with its place.
+    public func elements() throws(QMPError) -> [QAPIInput] {
+        guard case .array(let elements) = value else { throw hasWrongType("array") }
+        let prefix = path ?? ""
+        return elements.enumerated().map { index, element in
+            let path = notation == .json ? "\(prefix)[\(index)]" : "\(prefix).\(index)"
+            return QAPIInput(element, name: nil, path: path, in: self)
+        }
     }
 
-    // MARK: Errors, in QEMU's words
+    // MARK: QEMU's texts. Some name the whole place, some its last component only.
 
-    /// The value has another type.
-    func mismatch(expected: String) -> QMPError {
-        QMPError(.genericError, "Invalid parameter type for '\(shownPath)', expected: \(expected)")
+    var fullName: String { path ?? "<anonymous>" }
+    var leafName: String { name ?? "null" }
+
+    public func hasWrongType(_ expected: String) -> QMPError {
+        QMPError(.genericError, "Invalid parameter type for '\(fullName)', expected: \(expected)")
     }
 
-    /// The value has none of an alternate's types.
-    public func mismatchedAlternate(_ typeName: String) -> QMPError { mismatch(expected: typeName) }
+    /// For alternates, where QEMU names the last component only.
+    public func matchesNoBranch(of alternate: String) -> QMPError {
+        QMPError(.genericError, "Invalid parameter type for '\(leafName)', expected: \(alternate)")
+    }
 
-    /// The value has the type but not a form that is accepted.
+    public func doesNotAcceptValue(_ text: String) -> QMPError {
+        QMPError(.genericError, "Parameter '\(leafName)' does not accept value '\(text)'")
+    }
+
     func expects(_ what: String) -> QMPError {
-        QMPError(.genericError, "Parameter '\(shownPath)' expects \(what)")
+        QMPError(.genericError, "Parameter '\(fullName)' expects \(what)")
     }
 
-    /// The value is not one of an enumeration. QEMU names the member without the way to it here.
-    func refuse(_ text: String) -> QMPError {
-        QMPError(.genericError, "Parameter '\(name ?? "null")' does not accept value '\(text)'")
+    func leafExpects(_ what: String) -> QMPError {
+        QMPError(.genericError, "Parameter '\(leafName)' expects \(what)")
     }
-
-    private var shownPath: String { path.isEmpty ? "null" : path }
 }
 
-/// The members of an object that is being decoded; what nobody has taken at the end is unexpected.
-public struct QAPIObjectInput {
+/// The members of one object while it is being decoded. What is left at the end was not expected.
+public struct QAPIObjectInput: Sendable {
     private let input: QAPIInput
     private let object: JSONObject
-    private var taken: Set<String> = []
+    private var unvisited: Set<String>
 
     public init(_ input: QAPIInput) throws(QMPError) {
-        guard case .object(let object) = input.value else { throw input.mismatch(expected: "object") }
+        guard case .object(let object) = input.value else { throw input.hasWrongType("object") }
         self.input = input
         self.object = object
+        unvisited = Set(object.keys)
     }
 
-    /// A member that must be there.
     public mutating func required<Value: QAPIValue>(_ name: String) throws(QMPError) -> Value {
-        guard let value = take(name) else {
-            throw QMPError(
-                .genericError, "Parameter '\(input.path.isEmpty ? name : "\(input.path).\(name)")' is missing")
-        }
-        return try Value(value)
+        try Value(try take(name))
     }
 
-    /// A member that may be left out.
     public mutating func optional<Value: QAPIValue>(_ name: String) throws(QMPError) -> Value? {
-        guard let value = take(name) else { return nil }
-        return try Value(value)
+        guard object[name] != nil else { return nil }
+        return try Value(try take(name))
     }
 
-    /// The branch of an open union: the members that `value` of the discriminator brings, beside the others or, if
-    /// `wrapper` is given, inside that member.
+    /// A member of type `size`, which a command line may give with a suffix.
+    public mutating func requiredByteCount(_ name: String) throws(QMPError) -> UInt64 {
+        try take(name).byteCount()
+    }
+
+    public mutating func optionalByteCount(_ name: String) throws(QMPError) -> UInt64? {
+        guard object[name] != nil else { return nil }
+        return try take(name).byteCount()
+    }
+
+    /// A member whose type is an open enum: one of the values that modules bring.
+    public mutating func required(_ name: String, openEnum: String) throws(QMPError) -> String {
+        let value = try take(name)
+        let text = try value.string()
+        guard input.branches.contains(text, in: openEnum) else { throw value.doesNotAcceptValue(text) }
+        return text
+    }
+
+    public mutating func optional(_ name: String, openEnum: String) throws(QMPError) -> String? {
+        guard object[name] != nil else { return nil }
+        return try required(name, openEnum: openEnum)
+    }
+
+    /// Decodes the branch that `value` of the discriminator chooses in an open union: the members beside the others or,
+    /// if the union has a `wrapper`, inside that member. A value that only other unions have brings no members.
     public mutating func branch(
-        of union: String, discriminator: String, value: String, wrapper: String? = nil
+        of union: String, value: String, wrapper: String? = nil
     ) throws(QMPError) -> any QAPIObjectValue {
-        guard let branch = BranchTable.branch(of: union, value: value) else {
-            throw input.member(discriminator, .string(value)).refuse(value)
-        }
-        guard let wrapper else { return try branch.decode(&self) }
-        guard let wrapped = take(wrapper) else {
-            throw QMPError(
-                .genericError, "Parameter '\(input.path.isEmpty ? wrapper : "\(input.path).\(wrapper)")' is missing")
-        }
-        var inner = try QAPIObjectInput(wrapped)
-        let decoded = try branch.decode(&inner)
-        try inner.finish()
-        return decoded
+        guard let type = input.branches.type(of: union, value: value) else { return QAPIEmpty() }
+        guard let wrapper else { return try type.init(members: &self) }
+        return try type.init(try take(wrapper))
     }
 
-    /// Refuses what nobody has taken.
+    /// Throws for the first member, in the order of the input, that nobody asked for.
     public func finish() throws(QMPError) {
-        for (name, _) in object where !taken.contains(name) {
-            throw QMPError(
-                .genericError, "Parameter '\(input.path.isEmpty ? name : "\(input.path).\(name)")' is unexpected")
-        }
+        guard !unvisited.isEmpty, let name = object.keys.first(where: unvisited.contains) else { return }
+        throw QMPError(.genericError, "Parameter '\(input.path(ofMember: name))' is unexpected")
     }
 
-    private mutating func take(_ name: String) -> QAPIInput? {
-        guard let value = object[name] else { return nil }
-        taken.insert(name)
+    private mutating func take(_ name: String) throws(QMPError) -> QAPIInput {
+        guard let value = object[name] else {
+            throw QMPError(.genericError, "Parameter '\(input.path(ofMember: name))' is missing")
+        }
+        unvisited.remove(name)
         return input.member(name, value)
     }
 }

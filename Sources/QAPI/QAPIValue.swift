@@ -1,50 +1,44 @@
 import QMPWire
 
-/// A value of a schema type: decoded strictly, with QEMU's error texts, and encoded again.
+/// A value of a QAPI type: decoded strictly, with QEMU's error texts, and encoded as it goes over the wire.
 public protocol QAPIValue: Sendable {
-    /// Decodes the value at a position of the input.
+    /// Decodes. Throws class GenericError with the text that QEMU 7.2 has for the fault.
     init(_ input: QAPIInput) throws(QMPError)
     var json: JSONValue { get }
 }
 
-/// A value that is an object on the wire: a struct, a union, the arguments of a command.
-///
-/// Its members can be read from an object that holds others as well, as the branches of a union are.
+/// A QAPI struct or union: a JSON object whose members are known.
 public protocol QAPIObjectValue: QAPIValue {
-    /// Takes its members, in schema order, from an object.
+    /// Decodes the members of this type and leaves the others in `input`: a union decodes its branch from the same
+    /// object.
     init(members input: inout QAPIObjectInput) throws(QMPError)
-    /// Adds its members, in schema order, to an object.
     func write(to object: inout JSONObject)
 }
 
 extension QAPIObjectValue {
     public init(_ input: QAPIInput) throws(QMPError) {
-        var object = try QAPIObjectInput(input)
-        try self.init(members: &object)
-        try object.finish()
+        var members = try QAPIObjectInput(input)
+        try self.init(members: &members)
+        try members.finish()
     }
 
-    public var json: JSONValue {
+    public var json: JSONValue { .object(object) }
+
+    /// The members as they go over the wire.
+    public var object: JSONObject {
         var object = JSONObject()
         write(to: &object)
-        return .object(object)
+        return object
     }
 }
 
-/// No members: the arguments of a command that has none, and what a command returns that returns nothing.
-public struct QAPIEmpty: QAPIObjectValue, Equatable {
-    public init() {}
-    public init(members input: inout QAPIObjectInput) throws(QMPError) {}
-    public func write(to object: inout JSONObject) {}
-}
-
-/// A value of an enumeration.
+/// A QAPI enum whose values are known when the schema is written.
 public protocol QAPIEnum: QAPIValue, RawRepresentable, CaseIterable, Hashable where RawValue == String {}
 
 extension QAPIEnum {
     public init(_ input: QAPIInput) throws(QMPError) {
-        let text = try String(input)
-        guard let value = Self(rawValue: text) else { throw input.refuse(text) }
+        let text = try input.string()
+        guard let value = Self(rawValue: text) else { throw input.doesNotAcceptValue(text) }
         self = value
     }
 
@@ -55,19 +49,41 @@ extension QAPIEnum {
 public protocol QAPICommand: Sendable {
     associatedtype Arguments: QAPIValue
     associatedtype Result: QAPIValue
+    /// Its name on the wire.
     static var name: String { get }
+    /// Whether `exec-oob` may carry it out.
     static var allowsOutOfBand: Bool { get }
 }
 
-/// What an event carries.
+/// An event of the schema; `object` is its `data`.
 public protocol QAPIEvent: QAPIObjectValue {
+    /// Its name on the wire.
     static var name: String { get }
 }
 
+/// Arguments of a command that takes none, and the result of one that returns nothing: `{}`.
+public struct QAPIEmpty: QAPIObjectValue, Equatable {
+    public init() {}
+    public init(members input: inout QAPIObjectInput) throws(QMPError) {}
+    public func write(to object: inout JSONObject) {}
+}
+
+/// QAPI's type `null`.
+public struct JSONNull: QAPIValue, Equatable {
+    public init() {}
+    public init(_ input: QAPIInput) throws(QMPError) {
+        guard input.kind == .null else { throw input.hasWrongType("null") }
+    }
+    public var json: JSONValue { .null }
+}
+
 /// Holds a value of a type that contains itself.
-public final class QAPIBox<Value: QAPIValue>: QAPIValue {
+public final class QAPIBox<Value: QAPIValue & Equatable>: QAPIValue, Equatable {
     public let value: Value
+
     public init(_ value: Value) { self.value = value }
     public init(_ input: QAPIInput) throws(QMPError) { value = try Value(input) }
     public var json: JSONValue { value.json }
+
+    public static func == (left: QAPIBox, right: QAPIBox) -> Bool { left.value == right.value }
 }

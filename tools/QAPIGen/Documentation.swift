@@ -1,30 +1,76 @@
-/// The comment block of a definition: what it is, and what its members are.
+/// A documentation block: text, then members (`@name: text`), then sections (`Returns: text`, `Errors:`, `Since:`, `Note:`).
 struct Documentation {
-    /// Lines before the first member, without the `@name:` heading.
-    let summary: [String]
-    /// One line per member.
-    let members: [String: String]
+    var symbol: String
+    var location: Location
+    /// Paragraphs; an empty string separates none.
+    var body: [String] = []
+    var members: [(name: String, text: String)] = []
+    var sections: [(title: String, text: String)] = []
 
-    init(_ lines: [String]) {
-        var summary: [String] = []
-        var members: [String: String] = [:]
-        var current: String?
-        for (index, line) in lines.enumerated() {
-            if line.hasPrefix("@"), let colon = line.firstIndex(of: ":") {
-                let name = String(line[line.index(after: line.startIndex)..<colon])
-                let text = line[line.index(after: colon)...].drop { $0 == " " }
-                // The first heading names the definition itself.
-                if index == 0 { continue }
-                members[name] = String(text)
-                current = name
-            } else if let name = current, line.hasPrefix(" ") {
-                members[name, default: ""] += " " + line.drop { $0 == " " }
+    private static let sectionTitles = ["Returns", "Errors", "Since", "Note", "Notes", "Features", "Example"]
+
+    /// nil for a block that describes no definition.
+    init?(lines: [(text: String, location: Location)], location: Location) {
+        self.location = location
+        var remaining = lines[...]
+        while let line = remaining.first, line.text.trimmed.isEmpty { remaining = remaining.dropFirst() }
+        guard let head = remaining.first, let name = Self.label(head.text), name.rest.isEmpty else {
+            return nil
+        }
+        symbol = name.label
+        var target = Target.body
+        var isNewParagraph = true
+        for line in remaining.dropFirst() {
+            let text = line.text.trimmed
+            if text.isEmpty {
+                isNewParagraph = true
+            } else if let member = Self.label(line.text) {
+                members.append((member.label, member.rest))
+                target = .member
+                isNewParagraph = false
+            } else if let section = Self.section(text) {
+                sections.append(section)
+                target = .section
+                isNewParagraph = false
             } else {
-                current = nil
-                if !line.isEmpty { summary.append(line) }
+                append(text, to: target, isNewParagraph: isNewParagraph)
+                isNewParagraph = false
             }
         }
-        self.summary = summary
-        self.members = members
     }
+
+    private enum Target { case body, member, section }
+
+    private mutating func append(_ text: String, to target: Target, isNewParagraph: Bool) {
+        func joined(_ old: String) -> String {
+            old.isEmpty ? text : old + (isNewParagraph ? "\n\n" : " ") + text
+        }
+        switch target {
+        case .body:
+            if isNewParagraph || body.isEmpty {
+                body.append(text)
+            } else {
+                body[body.count - 1] += " " + text
+            }
+        case .member: members[members.count - 1].text = joined(members[members.count - 1].text)
+        case .section: sections[sections.count - 1].text = joined(sections[sections.count - 1].text)
+        }
+    }
+
+    private static func label(_ line: String) -> (label: String, rest: String)? {
+        let text = line.trimmed
+        guard text.hasPrefix("@"), let colon = text.firstIndex(of: ":") else { return nil }
+        let name = text[text.index(after: text.startIndex)..<colon]
+        guard !name.isEmpty, !name.contains(where: { $0 == " " }) else { return nil }
+        return (String(name), text[text.index(after: colon)...].trimmed)
+    }
+
+    private static func section(_ text: String) -> (title: String, text: String)? {
+        guard let colon = text.firstIndex(of: ":") else { return nil }
+        let title = String(text[..<colon])
+        guard sectionTitles.contains(title) else { return nil }
+        return (title, text[text.index(after: colon)...].trimmed)
+    }
+
+    func text(ofMember name: String) -> String? { members.first { $0.name == name }?.text }
 }

@@ -1,29 +1,32 @@
 import Foundation
 import PackagePlugin
 
-/// Generates a target's wire types from the QAPI files in its `schema/` folder.
+/// Generates `<Target>Schema.swift` from the files in a target's `schema` folder. The core's files are given to every
+/// other target as well, since a module's schema uses the core's types.
 @main
 struct QAPIGenPlugin: BuildToolPlugin {
     func createBuildCommands(context: PluginContext, target: Target) throws -> [Command] {
-        let inputs = try Self.schemaFiles(of: target.directoryURL)
-        let isCore = target.name == "QAPI"
-        let lookups = isCore ? [] : try Self.schemaFiles(of: context.package.directoryURL.appending(path: "Sources/QAPI"))
+        let folder = target.directoryURL.appending(path: "schema")
+        let files = try schemaFiles(in: folder)
+        guard !files.isEmpty else { return [] }
+        let core = context.package.directoryURL.appending(path: "Sources/QAPI/schema")
+        let lookups = target.name == "QAPI" ? [] : try schemaFiles(in: core)
         let output = context.pluginWorkDirectoryURL.appending(path: "\(target.name)Schema.swift")
-        var arguments = ["--output", output.path(), "--fragment", isCore ? "CoreSchema" : "GeneratedSchema"]
-        for module in isCore ? ["QMPWire"] : ["QAPI", "QMPWire"] { arguments += ["--import", module] }
-        for file in lookups { arguments += ["--lookup", file.path()] }
-        arguments += inputs.map { $0.path() }
         return [
             .buildCommand(
-                displayName: "QAPI types of \(target.name)",
+                displayName: "QAPI schema of \(target.name)",
                 executable: try context.tool(named: "QAPIGen").url,
-                arguments: arguments, inputFiles: inputs + lookups, outputFiles: [output])
+                arguments: ["--target", target.name, "--output", output.path(percentEncoded: false)]
+                    + lookups.flatMap { ["--lookup", $0.path(percentEncoded: false)] }
+                    + files.map { $0.path(percentEncoded: false) },
+                inputFiles: lookups + files,
+                outputFiles: [output])
         ]
     }
 
-    private static func schemaFiles(of directory: URL) throws -> [URL] {
-        try FileManager.default.contentsOfDirectory(
-            at: directory.appending(path: "schema"), includingPropertiesForKeys: nil
-        ).filter { $0.pathExtension == "json" }.sorted { $0.path() < $1.path() }
+    private func schemaFiles(in folder: URL) throws -> [URL] {
+        try FileManager.default.contentsOfDirectory(at: folder, includingPropertiesForKeys: nil)
+            .filter { $0.pathExtension == "json" }
+            .sorted { $0.path < $1.path }
     }
 }
