@@ -31,9 +31,10 @@ public enum Introspection {
         let renamed = TypeRenaming(firstNumber: highest + 1).apply(to: collector.entries)
         // Built-in types and arrays of them have the same names on both sides.
         let present = Set(own.compactMap { $0["name"]?.stringValue })
-        return own + renamed.filter { entry in
-            SchemaEntry.isRoot(entry) || !(entry["name"]?.stringValue.map(present.contains) ?? false)
-        }
+        return own
+            + renamed.filter { entry in
+                SchemaEntry.isRoot(entry) || !(entry["name"]?.stringValue.map(present.contains) ?? false)
+            }
     }
 }
 

@@ -90,7 +90,9 @@ struct TypeRenaming {
 
     private mutating func name(for name: String) -> String {
         if SchemaEntry.isBuiltin(name) { return name }
-        if name.hasPrefix("["), name.hasSuffix("]") { return "[\(self.name(for: String(name.dropFirst().dropLast())))]" }
+        if name.hasPrefix("["), name.hasSuffix("]") {
+            return "[\(self.name(for: String(name.dropFirst().dropLast())))]"
+        }
         if let number = numbers[name] { return String(number) }
         numbers[name] = next
         next += 1

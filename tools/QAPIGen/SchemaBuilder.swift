@@ -21,7 +21,8 @@ struct SchemaBuilder {
         }
         guard let keyword = Self.keywords.first(where: fields.has) else {
             throw SchemaError(
-                fields.location, "expression is none of \(Self.keywords.joined(separator: ", ")), branch, include, pragma")
+                fields.location,
+                "expression is none of \(Self.keywords.joined(separator: ", ")), branch, include, pragma")
         }
         let name = try fields.string(keyword)
         guard Naming.isValid(name) else { throw SchemaError(fields.location, "'\(name)' is not a valid name") }
@@ -56,7 +57,9 @@ struct SchemaBuilder {
             let branches = try fields.object("data").map {
                 AlternateType.Branch(name: $0.key, type: try Fields.type($0.node), location: $0.node.location)
             }
-            guard branches.count > 1 else { throw SchemaError(fields.location, "an alternate has two branches or more") }
+            guard branches.count > 1 else {
+                throw SchemaError(fields.location, "an alternate has two branches or more")
+            }
             return .alternate(AlternateType(branches: branches))
         case "command":
             try fields.allow([

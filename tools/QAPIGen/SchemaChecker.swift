@@ -109,7 +109,8 @@ struct SchemaChecker {
                 throw SchemaError(branch.location, "'\(branch.type)' cannot be a branch of an alternate")
             }
             guard kinds.insert(kind).inserted else {
-                throw SchemaError(branch.location, "branch '\(branch.name)' cannot be told from another by its JSON type")
+                throw SchemaError(
+                    branch.location, "branch '\(branch.name)' cannot be told from another by its JSON type")
             }
         }
     }

@@ -39,7 +39,8 @@ extension SwiftWriter {
                 for member in members { source.line(decoding(of: member, into: "self." + Naming.member(member.name))) }
                 if union.isOpen {
                     let wrapper = union.wrapper.map { ", wrapper: \"\($0)\"" } ?? ""
-                    source.line("self.branch = try input.branch(of: \"\(definition.name)\", value: self.\(tag)\(wrapper))")
+                    source.line(
+                        "self.branch = try input.branch(of: \"\(definition.name)\", value: self.\(tag)\(wrapper))")
                 } else {
                     writeBranchDecoding(union, tag, &source)
                 }
