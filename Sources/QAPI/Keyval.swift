@@ -11,7 +11,7 @@ public enum Keyval {
         if text.utf8.first == UInt8(ascii: "{") {
             return QAPIInput(try JSONParser.parse(text))
         }
-        return QAPIInput(.object(try parse(text, impliedKey: impliedKey)), keyval: true)
+        return QAPIInput(.object(try parse(text, impliedKey: impliedKey)), notation: .keyValue)
     }
 
     /// Parses dotted keys; every value is a string, a list or an object.
@@ -36,6 +36,9 @@ public enum Keyval {
         let key = rest.prefix { $0 != UInt8(ascii: "=") && $0 != UInt8(ascii: ",") }
         rest = rest[key.endIndex...]
         guard rest.first == UInt8(ascii: "=") else {
+            if ["help", "?"].contains(string(key)) {
+                throw QMPError(.genericError, "Help is not available for this option")
+            }
             if let impliedKey, !key.isEmpty {
                 rest = rest.dropFirst()
                 return try root.put(string(key), at: [impliedKey], key: impliedKey)

@@ -84,7 +84,7 @@ func decodingError<Value: QAPIValue>(_ type: Value.Type, _ text: String) -> QMPE
 /// The same for a command line.
 func keyValueError<Value: QAPIValue>(_ type: Value.Type, _ text: String) -> QMPError? {
     do throws(QMPError) {
-        _ = try Value(QAPIInput(.object(try KeyValue.parse(text)), notation: .keyValue, branches: testBranches))
+        _ = try Value(QAPIInput(.object(try Keyval.parse(text)), notation: .keyValue, branches: testBranches))
         return nil
     } catch {
         return error

@@ -3,14 +3,14 @@ import QMPWire
 import Testing
 
 @Suite("Options of a command line")
-struct KeyValueTests {
+struct KeyvalTests {
     private func parse(_ text: String, impliedKey: String? = nil) throws -> JSONValue {
-        .object(try KeyValue.parse(text, impliedKey: impliedKey))
+        .object(try Keyval.parse(text, impliedKey: impliedKey))
     }
 
     private func error(_ text: String) -> String? {
         do throws(QMPError) {
-            _ = try KeyValue.parse(text)
+            _ = try Keyval.parse(text)
             return nil
         } catch {
             return error.description
@@ -116,7 +116,7 @@ struct KeyValueTests {
 
     @Test("Text that begins with a brace is JSON")
     func json() throws {
-        let input = try KeyValue.input(#"{"a": 1}"#)
+        let input = try Keyval.input(#"{"a": 1}"#)
         #expect(input.notation == .json)
         #expect(input.value == ["a": 1])
     }
