@@ -145,7 +145,8 @@ def test_an_earlier_snapshot_survives_a_later_one(guest, directory):
 
 
 def test_a_snapshot_that_qemu_made_is_loaded(directory):
-    with GuestAgent(directory, incoming=False) as guest:
+    with GuestAgent(directory, loads=False) as guest:
+        assert guest.tags()["booted"]["mixed"] is True
         guest.load("booted")
         assert guest.execute("query-status")["running"] is False
         guest.execute("cont")

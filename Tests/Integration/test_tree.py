@@ -138,7 +138,7 @@ def test_browse_of_an_image_needs_no_guest_and_no_daemon(directory, mountpoint):
     images.write_pattern(path, 0x42)
     images.run("qemu-img", "snapshot", "-c", "made by qemu-img", path)
     before = path.read_bytes()
-    browse = subprocess.Popen([BINARIES / "coldframe", "browse", "--image", path, mountpoint],
+    browse = subprocess.Popen([BINARIES / "coldframe", "browse", "--image", path, "--mountpoint", mountpoint],
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                               env={**os.environ, "PATH": f"{BINARIES}:{os.environ['PATH']}",
                                    "COLDFRAME_RUNTIME_DIR": str(directory / "run"),

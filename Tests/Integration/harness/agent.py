@@ -8,7 +8,7 @@ import subprocess
 import time
 
 from . import images
-from .fixture import linux_fixture
+from .fixture import TAG, linux_fixture
 from .guests import BUILD, DISKS, LinuxConsole, linux_command
 from .monitor import Monitor
 
@@ -143,47 +143,39 @@ class Agent:
 
 
 class GuestAgent(Agent):
-    """An agent with the booted Linux guest on three qcow2 disks."""
+    """An agent with the Linux guest on three qcow2 disks, running from the fixture's state.
 
-    def __init__(self, directory, incoming=True, memory_mebibytes=192, processors=2, **options):
+    The state comes with the disks, as QEMU's own internal snapshot, and is loaded by the agent; with `loads=False` the
+    guest stands before its first instruction.
+    """
+
+    def __init__(self, directory, loads=True, memory_mebibytes=192, processors=2, **options):
         super().__init__(directory, **options)
         self.fixture = linux_fixture(memory_mebibytes, processors)
-        self.incoming = incoming
+        self.loads = loads
         self.memory_mebibytes, self.processors = memory_mebibytes, processors
         self.images = [self.directory / f"{disk}.qcow2" for disk in DISKS]
         self.console = None
 
-    def copy_disks(self):
-        source = self.fixture if self.incoming else self.fixture / "with-snapshot"
-        for disk, image in zip(DISKS, self.images):
-            shutil.copy(source / f"{disk}.qcow2", image)
-
-    def command(self):
-        command = linux_command(self.directory, self.memory_mebibytes, self.processors)
-        return [*command, *(["-incoming", f"exec:cat '{self.fixture}/state.bin'"] if self.incoming else ["-S"])]
-
     def start(self):
-        self.copy_disks()
+        for disk, image in zip(DISKS, self.images):
+            shutil.copy(self.fixture / "with-snapshot" / f"{disk}.qcow2", image)
         super().start()
         try:
             for disk, image in zip(DISKS, self.images):
                 self.add_qcow2(disk, image)
-            self.execute("guest-add", driver="qemu", id="vm", command=self.command(), disks=DISKS)
+            command = [*linux_command(self.directory, self.memory_mebibytes, self.processors), "-S"]
+            self.execute("guest-add", driver="qemu", id="vm", command=command, disks=DISKS)
             self.console = LinuxConsole(self.directory / "console.sock")
-            if self.incoming:
-                self.wait_status("paused")
+            if self.loads:
+                self.load(TAG)
+                self.delete(TAG)
                 self.execute("cont")
                 self.console.assert_advances()
         except BaseException:
             self.stop()
             raise
         return self
-
-    def wait_status(self, status, timeout=60):
-        deadline = time.monotonic() + timeout
-        while (now := self.execute("query-status")["status"]) != status:
-            assert time.monotonic() < deadline, f"the guest is {now}, not {status}"
-            time.sleep(0.05)
 
     def save(self, tag, devices=DISKS, vmstate=DISKS[0], **arguments):
         """snapshot-save to its end; returns the data of SNAPSHOT_SAVED."""
