@@ -24,7 +24,11 @@ public enum Qcow2Create {
         let file = ImageFile(node)
         // Whatever the file held is gone before the new header claims it.
         try file.truncate(toByteCount: 0)
-        try file.ensureByteCount(layout.clusterCount << UInt64(geometry.clusterBits))
+        let tablesByteCount = layout.clusterCount << UInt64(geometry.clusterBits)
+        if file.byteCount > 0 {
+            try file.writeZeroes(at: HostOffset(0), byteCount: min(file.byteCount, tablesByteCount))
+        }
+        try file.ensureByteCount(tablesByteCount)
         for index in 0..<layout.blockCount {
             let block = RefcountBlock(geometry: geometry)
             let base = index * geometry.refcountBlockEntryCount

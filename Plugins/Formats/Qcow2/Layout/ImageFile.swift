@@ -123,7 +123,7 @@ final class ImageFile: Sendable {
         try resize(wanted)
     }
 
-    /// Cuts the file; nothing behind `wanted` may be in use.
+    /// Cuts the file, if its kind can be cut; nothing behind `wanted` may be in use.
     func truncate(toByteCount wanted: UInt64) throws(ColdframeError) {
         growth.lock()
         defer { growth.unlock() }
@@ -139,6 +139,7 @@ final class ImageFile: Sendable {
                 errno: 28)
         }
         try resizable.resize(toByteCount: wanted)
-        knownByteCount.store(wanted, ordering: .releasing)
+        // A device keeps its size.
+        knownByteCount.store(node.byteCount, ordering: .releasing)
     }
 }
