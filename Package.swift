@@ -19,10 +19,14 @@ func module(_ name: String, path: String, _ dependencies: [Target.Dependency] = 
         schemaTarget(name, ["ColdframeKit", "QAPI", "LinuxSystem"] + dependencies, path: path),
         .testTarget(
             name: name + "Tests",
-            dependencies: [.byName(name: name), "ColdframeKit", "ConformanceKit"] + dependencies,
+            dependencies: [.byName(name: name), "ColdframeKit", "ConformanceKit"] + dependencies
+                + (neededByTests[name] ?? []),
             path: path + "/Tests"),
     ]
 }
+
+/// What a module's tests need beside the module.
+let neededByTests: [String: [Target.Dependency]] = ["QEMUGuest": ["NBDExport", "coldframe-keeper"]]
 
 let modules: [(name: String, path: String, dependencies: [Target.Dependency])] = [
     ("FileProtocol", "Plugins/Protocols/File", []),

@@ -15,20 +15,28 @@ final class BarrierDriver: BlockDriver {
         case idle
         case armed(@Sendable () -> Void)
         case held
+        /// The limit passed, QEMU has its reply, and nobody has asked since.
+        case expired
     }
 
     /// However long the core takes, a guest is not held longer than this.
-    private static let holdLimitMilliseconds = 1_000
+    static let holdLimitMilliseconds = 1_000
 
     /// The next flush is held; `onHeld` is called on its thread when it has come.
     func arm(onHeld: @escaping @Sendable () -> Void) {
         state.withLock { $0 = .armed(onHeld) }
     }
 
-    /// Lets a held flush go; without one, the barrier is as before arming. Idempotent, any thread.
-    func release() {
-        state.withLock { $0 = .idle }
+    /// Lets a held flush go; without one, the barrier is as before arming. False: the hold had passed its limit, so that
+    /// the guest ran before this call. Idempotent, any thread.
+    @discardableResult
+    func release() -> Bool {
+        let wasInTime = state.withLock { phase in
+            defer { phase = .idle }
+            return if case .expired = phase { false } else { true }
+        }
         released.broadcast()
+        return wasInTime
     }
 
     func flush() throws(ColdframeError) {
@@ -39,11 +47,13 @@ final class BarrierDriver: BlockDriver {
         }
         guard let onHeld else { return }
         onHeld()
-        if !released.waitFor(milliseconds: Self.holdLimitMilliseconds, { self.isIdle }) { release() }
+        if released.waitFor(milliseconds: Self.holdLimitMilliseconds, { !self.isHeld }) { return }
+        // A release that comes before this line is in time: the reply has not gone out.
+        state.withLock { if case .held = $0 { $0 = .expired } }
     }
 
-    private var isIdle: Bool {
-        state.withLock { if case .held = $0 { false } else { true } }
+    private var isHeld: Bool {
+        state.withLock { if case .held = $0 { true } else { false } }
     }
 
     // MARK: A disk of zeros

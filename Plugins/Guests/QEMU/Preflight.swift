@@ -15,7 +15,11 @@ struct Preflight {
         if way != .paused, status != "running" {
             blockers.append("The guest is not running (\(status)): only mode 'paused' or 'auto' can save it.")
         }
+        if status == "postmigrate" || status == "inmigrate" {
+            blockers.append("QEMU cannot be captured in state '\(status)': continue the guest once with 'cont'.")
+        }
         blockers += try await migrationBlockers()
+        blockers += try await barrierBlockers()
         blockers += try await foreignDisks()
         if way == .live { blockers += try await liveBlockers() }
         return blockers
@@ -30,6 +34,21 @@ struct Preflight {
                 status)
         {
             blockers.append("A migration is under way (\(status)).")
+        }
+        return blockers
+    }
+
+    /// Without the barrier nobody learns the moment of the stop; under record/replay it does not exist.
+    private func barrierBlockers() async throws -> [String] {
+        var blockers: [String] = []
+        let nodes = try await monitor.execute("query-named-block-nodes", ["flat": true]).arrayValue ?? []
+        let barrier = nodes.first { $0["node-name"]?.stringValue == QEMUCommandLine.barrierNodeName }
+        if barrier?["ro"]?.boolValue != false {
+            blockers.append("The barrier node '\(QEMUCommandLine.barrierNodeName)' was taken from QEMU.")
+        }
+        // A QEMU without TCG has no such command, and no record/replay.
+        if let mode = try? await monitor.execute("query-replay")["mode"]?.stringValue, mode != "none" {
+            blockers.append("QEMU runs under record/replay (\(mode)).")
         }
         return blockers
     }
@@ -56,13 +75,39 @@ struct Preflight {
         for backend in backends where backend["share"]?.boolValue ?? false {
             blockers.append("Memory '\(backend["id"]?.stringValue ?? "?")' is shared: others may write to it unseen.")
         }
-        for word in command {
-            for device in ["vhost-user", "vhost-vdpa", "vfio-", "ivshmem"] where word.hasPrefix(device) {
-                blockers.append("Device '\(word)' writes to memory without QEMU.")
-            }
+        for device in try await deviceNames()
+        where ["vhost-user", "vhost-vdpa", "vfio-", "ivshmem"].contains(where: { device.hasPrefix($0) }) {
+            blockers.append("Device '\(device)': others than QEMU write to memory unseen.")
         }
+        blockers += try await flashBlockers()
         blockers += try await backgroundSnapshotBlockers()
         return blockers
+    }
+
+    /// What the command line says, and what was plugged in since.
+    private func deviceNames() async throws -> [String] {
+        var names = command
+        for folder in ["/machine/peripheral", "/machine/peripheral-anon"] {
+            let children = try await monitor.execute("qom-list", ["path": .string(folder)]).arrayValue ?? []
+            for type in children.compactMap({ $0["type"]?.stringValue }) where type.hasPrefix("child<") {
+                let name = String(type.dropFirst("child<".count).dropLast())
+                // Devices of the command line are children too: said once is enough.
+                if !names.contains(where: { $0.prefix { $0 != "," } == name }) { names.append(name) }
+            }
+        }
+        return names
+    }
+
+    /// Flash is ROM to the guest: what it writes there during a capture is not seen by the write protection.
+    private func flashBlockers() async throws -> [String] {
+        let devices = try await monitor.execute("query-block").arrayValue ?? []
+        return devices.compactMap { device in
+            let name = device["device"]?.stringValue ?? ""
+            let path = device["qdev"]?.stringValue ?? ""
+            guard name.hasPrefix("pflash") || path.contains("flash"), device["inserted"]?["ro"]?.boolValue == false
+            else { return nil }
+            return "Flash '\(name.isEmpty ? path : name)' is writable: what the guest writes there would be seen too late."
+        }
     }
 
     /// QEMU tells whether it can write-protect pages when it is asked to.
@@ -77,8 +122,9 @@ struct Preflight {
             try await set(backgroundSnapshot: false)
             return []
         } catch {
+            guard error.message.contains("host kernel") else { return ["\(error)."] }
             return [
-                "\(error) It needs userfaultfd: the capability CAP_SYS_PTRACE for QEMU, or "
+                "\(error). It needs userfaultfd: the capability CAP_SYS_PTRACE for QEMU, or "
                     + "vm.unprivileged_userfaultfd=1."
             ]
         }

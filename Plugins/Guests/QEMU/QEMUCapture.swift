@@ -11,7 +11,7 @@ import QMPWire
 @AgentActor
 final class QEMUCapture: GuestCapture {
     nonisolated let stream: Descriptor
-    private unowned let guest: QEMUGuest
+    private let guest: QEMUGuest
     private let way: CaptureWay
     private let wasRunning: Bool
     private let onEnd: @AgentActor () -> Void
@@ -28,6 +28,10 @@ final class QEMUCapture: GuestCapture {
     private var resumeStamp: UInt64?
     private var stopping: Task<Void, any Error>?
     private var continuing: Task<Void, Never>?
+    /// The migration of a paused guest on its way, after the release.
+    private var starting: Task<Void, Never>?
+    private var abandoning: Task<Void, Never>?
+    private var alarm: Task<Void, any Error>?
 
     private enum Phase { case preparing, armed, released, ended }
 
@@ -64,6 +68,10 @@ final class QEMUCapture: GuestCapture {
                 guest.barrier.arm { [weak self] in Task { @AgentActor in self?.held() } }
             }
             phase = .armed
+            alarm = Task { [weak self, limit = limitMilliseconds] in
+                try await Task.sleep(nanoseconds: limit * 1_000_000)
+                self?.overdue()
+            }
             switch way {
             case .live, .precopy: try await migrate()
             case .paused:
@@ -93,7 +101,22 @@ final class QEMUCapture: GuestCapture {
 
     private func held() {
         isHeld = true
+        alarm?.cancel()
         wake()
+    }
+
+    /// Until the barrier's flush. Live: RAM is faulted in first (some 40 ms per GiB). Precopy: all RAM is sent first.
+    private var limitMilliseconds: UInt64 {
+        switch way {
+        case .live: 120_000
+        case .precopy: 3_600_000
+        case .paused: 60_000
+        }
+    }
+
+    private func overdue() {
+        guard !isHeld, phase == .armed else { return }
+        fail(ColdframeError(.timedOut, "QEMU did not come to the barrier within \(limitMilliseconds / 1000) s"))
     }
 
     // MARK: Verbs
@@ -109,16 +132,30 @@ final class QEMUCapture: GuestCapture {
     func release() {
         guard phase == .armed else { return }
         phase = .released
-        guest.barrier.release()
+        if !guest.barrier.release() {
+            // The disks were cut while the guest ran: they are not of one moment with the RAM.
+            fail(
+                ColdframeError(
+                    .timedOut,
+                    "The disks were not cut within \(BarrierDriver.holdLimitMilliseconds) ms, for which the guest may be held"
+                ))
+        }
         guard way == .paused else { return }
-        Task {
+        starting = Task {
             do {
                 try await stopping?.value
-                if phase == .released { try await migrate() }
+                if failure == nil { try await migrate() }
             } catch {
                 fail(ColdframeError(wrapping: error))
             }
+            // The reader waits for the stream's end, which comes when nobody has the other end.
+            if !isMigrating { await closeQEMUsEnd() }
         }
+    }
+
+    private func closeQEMUsEnd() async {
+        // An error: `migrate` has taken it, or QEMU is gone.
+        _ = try? await guest.monitor.execute("closefd", ["fdname": .string(Self.descriptorName)])
     }
 
     func progress() async -> (current: UInt64, total: UInt64)? {
@@ -135,6 +172,7 @@ final class QEMUCapture: GuestCapture {
             try await waitForCompletion()
             await continuing?.value
             try await restoreRunState()
+            await awaitResume()
         } catch {
             await abandon()
             throw error
@@ -148,6 +186,14 @@ final class QEMUCapture: GuestCapture {
 
     func abandon() async {
         guard phase != .ended else { return }
+        // Whoever comes second waits for the same way back.
+        let way = abandoning ?? Task { await giveUp() }
+        abandoning = way
+        await way.value
+    }
+
+    private func giveUp() async {
+        guard phase != .ended else { return }
         phase = .released
         fail(ColdframeError(.cancelled, "The capture was given up"))
         guest.barrier.release()
@@ -155,12 +201,13 @@ final class QEMUCapture: GuestCapture {
         writeEnd = nil
         // A guest that is gone cannot be told anything; the stream's end comes by itself.
         try? await stopping?.value
+        await starting?.value
         if isMigrating {
             if way != .live { _ = try? await guest.monitor.execute("migrate_cancel") }
             await drain()
             await waitUntilNotMigrating()
         } else {
-            _ = try? await guest.monitor.execute("closefd", ["fdname": .string(Self.descriptorName)])
+            await closeQEMUsEnd()
         }
         await continuing?.value
         try? await restoreRunState()
@@ -170,7 +217,9 @@ final class QEMUCapture: GuestCapture {
     // MARK: The end
 
     private func end() async {
+        guard phase != .ended else { return }
         phase = .ended
+        alarm?.cancel()
         await setup.restore()
         if let keeperCapture { await guest.keeper.release(keeperCapture) }
         keeperCapture = nil
@@ -180,7 +229,8 @@ final class QEMUCapture: GuestCapture {
 
     /// Reads and discards at full speed to the stream's end.
     private func drain() async {
-        let stream = stream
+        // A number of its own, so that it is nobody else's if the capture ends meanwhile.
+        let stream = (try? stream.duplicate()) ?? stream
         await BlockingPool.shared.run {
             let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 4096)
             defer { scratch.deallocate() }
@@ -217,9 +267,18 @@ final class QEMUCapture: GuestCapture {
     private func restoreRunState() async throws {
         switch try await guest.runState() {
         case .running: if !wasRunning { try await guest.stop() }
-        case .stopped: if wasRunning { try await guest.cont() }
+        case .stopped(let status): if wasRunning, Self.ownStops.contains(status) { try await guest.cont() }
         case .gone: break
         }
+    }
+
+    /// Where `stop` and a migration leave a guest. Another state (shut down, panicked, an I/O error) is the guest's own.
+    private static let ownStops: Set = ["paused", "postmigrate", "finish-migrate", "save-vm", "prelaunch"]
+
+    /// RESUME is sent before the reply to `cont`, but comes to the actor by another way.
+    private func awaitResume() async {
+        guard wasRunning, stopStamp != nil else { return }
+        for _ in 0..<500 where resumeStamp == nil { try? await Task.sleep(nanoseconds: 2_000_000) }
     }
 
     // MARK: What happens meanwhile
@@ -231,6 +290,8 @@ final class QEMUCapture: GuestCapture {
         case "MIGRATION":
             switch event["data"]?["status"]?.stringValue {
             case "failed": fail(ColdframeError(.peer, "QEMU's migration failed"))
+            case "completed" where phase == .armed && !isHeld:
+                fail(ColdframeError(.peer, "QEMU passed the barrier without a flush: its connection to the barrier is lost"))
             case "completed" where wasRunning && way != .live && phase == .released && failure == nil:
                 // Every millisecond counts: the guest stands still until this.
                 continuing = Task { _ = try? await guest.monitor.execute("cont") }

@@ -16,15 +16,16 @@ struct QEMUCommandLine: Sendable {
         let isReadOnly: Bool
     }
 
-    /// `user` is the command as given; sockets are paths in the runtime folder.
+    /// `user` is the command as given, `name` the guest's if it gives none; sockets are paths in the runtime folder.
     init(
-        user: [String], disks: [Disk], diskServerPath: String, monitorPath: String
+        user: [String], name: String, disks: [Disk], diskServerPath: String, monitorPath: String
     ) throws(ColdframeError) {
         guard let program = user.first, !program.isEmpty else {
             throw ColdframeError(.invalidArgument, "Parameter 'command' must name a program and its arguments")
         }
         try Self.check(user, disks)
         var words = user
+        if !user.contains(where: { ["-name", "--name"].contains($0) }) { words += ["-name", name] }
         words += [
             "-chardev", "socket,id=coldframe-qmp,path=\(Self.escaped(monitorPath)),server=on,wait=off",
             "-mon", "chardev=coldframe-qmp,mode=control",
@@ -48,9 +49,11 @@ struct QEMUCommandLine: Sendable {
 
     /// What the user may not say because the agent says it.
     private static func check(_ user: [String], _ disks: [Disk]) throws(ColdframeError) {
-        if user.contains(where: { ["-daemonize", "--daemonize"].contains($0) }) {
-            throw ColdframeError(
-                .invalidArgument, "'-daemonize' cannot be used: the keeper is the guest's parent, leave the word out")
+        for (option, advice) in refusals where user.contains(where: { $0 == option || $0 == "-" + option }) {
+            throw ColdframeError(.invalidArgument, "'\(option)' cannot be used: \(advice)")
+        }
+        if zip(user, user.dropFirst()).contains(where: { $0.0.hasSuffix("-chardev") && $0.1.contains("id=coldframe-qmp") }) {
+            throw ColdframeError(.invalidArgument, "The chardev 'coldframe-qmp' is the agent's: give yours another id")
         }
         let names = disks.map(\.nodeName) + [barrierNodeName]
         for (option, value) in zip(user, user.dropFirst()) where ["-blockdev", "--blockdev"].contains(option) {
@@ -63,6 +66,12 @@ struct QEMUCommandLine: Sendable {
             }
         }
     }
+
+    private static let refusals = [
+        ("-daemonize", "the keeper is the guest's parent, leave the word out"),
+        ("-incoming", "a state is loaded into a guest that runs, with snapshot-load"),
+        ("-loadvm", "a state is loaded into a guest that runs, with snapshot-load"),
+    ]
 
     private static func node(
         _ name: String, socket: String, reconnectSeconds: Int, isReadOnly: Bool

@@ -39,6 +39,7 @@ final class QEMUGuest: Guest {
         self.services = services
         diskNodeNames = resources.diskNodeNames
         _ = monitor.listen { [weak self] event in self?.receive(event) }
+        monitor.onClosed { [weak self] in self?.monitorClosed() }
     }
 
     // MARK: What it says of itself
@@ -128,7 +129,7 @@ final class QEMUGuest: Guest {
     private static let disturbing: Set<String> = [
         "stop", "cont", "migrate", "migrate_cancel", "migrate-set-capabilities", "migrate-set-parameters",
         "migrate-pause", "migrate-start-postcopy", "snapshot-save", "snapshot-load", "snapshot-delete", "system_reset",
-        "blockdev-del", "device_add", "device_del", "object-add", "object-del",
+        "blockdev-del", "device_add", "device_del", "object-add", "object-del", "closefd", "human-monitor-command",
     ]
 
     func passThrough(_ command: String, arguments: JSONObject?) async throws(QMPError) -> JSONValue {
@@ -152,6 +153,23 @@ final class QEMUGuest: Guest {
     }
 
     // MARK: The end
+
+    /// Usually the guest has ended and the keeper is about to say so. A keeper that is gone says nothing: then the process
+    /// itself is looked at. As long as it lives it has its disks.
+    private func monitorClosed() {
+        capture?.guestEnded("its monitor's connection has ended")
+        Task { [weak self] in
+            while self?.exit == nil {
+                try await Task.sleep(nanoseconds: 1_000_000_000)
+                guard let self, exit == nil else { return }
+                do {
+                    try ProcessControl.signal(processID, 0)
+                } catch {
+                    ended(GuestExit(description: "its keeper is gone, its exit status is not known", logTail: ""))
+                }
+            }
+        }
+    }
 
     /// The keeper says that the process has ended.
     func ended(_ exit: GuestExit) {

@@ -28,13 +28,21 @@ struct QEMUGuestFactory: GuestFactory {
         }
         let id = options.id ?? "guest0"
         let runtime = try services.runtimeDirectory(for: "qemu")
+        // Early, so that nothing has to be undone.
+        for socket in ["/guest.qmp", "/disks.sock", "/keeper.sock"] {
+            do {
+                try UnixSocket.checkPath(runtime + socket)
+            } catch {
+                throw ColdframeError(.invalidArgument, error.description)
+            }
+        }
         let barrier = BarrierDriver()
         let resources = try await GuestResources(
             guestID: id, diskNodeNames: own.disks ?? [], barrier: barrier, runtimeDirectory: runtime,
             services: services)
         do {
             let line = try QEMUCommandLine(
-                user: command, disks: resources.disks, diskServerPath: resources.diskServerPath,
+                user: command, name: services.agentName ?? id, disks: resources.disks, diskServerPath: resources.diskServerPath,
                 monitorPath: resources.monitorPath)
             return try await start(
                 id: id, command: command, line: line, log: own.log, runtime: runtime, barrier: barrier,

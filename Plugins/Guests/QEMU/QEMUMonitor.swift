@@ -10,6 +10,8 @@ final class QEMUMonitor {
     private var listeners: [UInt64: @AgentActor (JSONObject) -> Void] = [:]
     private var listenerCount: UInt64 = 0
     private var pump: Task<Void, Never>?
+    private var closeAction: (@AgentActor () -> Void)?
+    private var isClosed = false
 
     /// Connects as soon as QEMU listens. `giveUp` says why to stop trying, if there is a reason.
     static func connect(
@@ -41,6 +43,7 @@ final class QEMUMonitor {
         let events = client.events(limit: 65536)
         pump = Task { [weak self] in
             for await event in events { self?.deliver(event) }
+            self?.closed()
         }
     }
 
@@ -56,6 +59,17 @@ final class QEMUMonitor {
     }
 
     func stopListening(_ key: UInt64) { listeners[key] = nil }
+
+    /// Calls `action` once when the connection has ended, at once if it has.
+    func onClosed(_ action: @escaping @AgentActor () -> Void) {
+        if isClosed { action() } else { closeAction = action }
+    }
+
+    private func closed() {
+        isClosed = true
+        closeAction?()
+        closeAction = nil
+    }
 
     /// Runs a command; QEMU's error becomes ours, with the command's name.
     @discardableResult

@@ -1,0 +1,142 @@
+import ColdframeKit
+import LinuxSystem
+import QMPWire
+import Testing
+
+@testable import QEMUGuest
+
+/// Captures of a real QEMU.
+@Suite(.serialized) @AgentActor struct CaptureTests {
+    @Test(arguments: [CaptureWay.live, .precopy, .paused])
+    func aCaptureGivesAStreamAndTheGuestGoesOn(_ way: CaptureWay) async throws {
+        try await SpinningGuest.run { spinning in
+            for round in 1...2 {
+                #expect(try await spinning.guest.blockers(for: way) == [])
+                let capture = try await spinning.guest.beginCapture(way: way)
+                let reader = SpinningGuest.read(capture.stream)
+                try await capture.stopped()
+                capture.release()
+                let byteCount = try await reader.value
+                let pause = try #require(try await capture.finish().pauseNanoseconds)
+                print("\(way.rawValue), round \(round): \(byteCount) bytes, pause \(Double(pause) / 1e6) ms")
+                #expect(byteCount > 50_000)
+                #expect(pause > 0 && pause < 5_000_000_000)
+                try await spinning.expectAliveAndWell()
+            }
+            #expect(spinning.host.events.filter { $0 == "STOP" }.count == 2)
+            #expect(spinning.host.events.filter { $0 == "RESUME" }.count == 2)
+            #expect(!spinning.host.events.contains { $0.hasPrefix("MIGRATION") })
+        }
+    }
+
+    @Test func whileTheBarrierHoldsTheGuestStandsStill() async throws {
+        try await SpinningGuest.run { spinning in
+            let capture = try await spinning.guest.beginCapture(way: .live)
+            let reader = SpinningGuest.read(capture.stream)
+            try await capture.stopped()
+            try await Task.sleep(nanoseconds: 300_000_000)
+            #expect(await capture.progress() == nil)
+            capture.release()
+            _ = try await reader.value
+            let pause = try #require(try await capture.finish().pauseNanoseconds)
+            #expect(pause >= 300_000_000)
+        }
+    }
+
+    @Test func aHoldThatPassedItsLimitFailsTheCaptureAndNotTheGuest() async throws {
+        try await SpinningGuest.run { spinning in
+            let capture = try await spinning.guest.beginCapture(way: .live)
+            let reader = SpinningGuest.read(capture.stream)
+            try await capture.stopped()
+            try await Task.sleep(nanoseconds: 1_300_000_000)
+            capture.release()
+            _ = try await reader.value
+            await #expect(throws: ColdframeError.self) { try await capture.finish() }
+            try await spinning.expectAliveAndWell()
+        }
+    }
+
+    @Test func aPausedGuestStaysPaused() async throws {
+        try await SpinningGuest.run { spinning in
+            try await spinning.guest.stop()
+            #expect(try await !spinning.guest.blockers(for: .live).isEmpty)
+            #expect(try await !spinning.guest.blockers(for: .precopy).isEmpty)
+            #expect(try await spinning.guest.blockers(for: .paused) == [])
+            let capture = try await spinning.guest.beginCapture(way: .paused)
+            let reader = SpinningGuest.read(capture.stream)
+            try await capture.stopped()
+            capture.release()
+            #expect(try await reader.value > 50_000)
+            #expect(try await capture.finish().pauseNanoseconds == nil)
+            #expect(try await spinning.guest.runState() != .running)
+            // QEMU refuses a second one until the guest has run; pre-flight knows, and a stream ends all the same.
+            #expect(try await !spinning.guest.blockers(for: .paused).isEmpty)
+            let second = try await spinning.guest.beginCapture(way: .paused)
+            let secondReader = SpinningGuest.read(second.stream)
+            try await second.stopped()
+            second.release()
+            #expect(try await secondReader.value == 0)
+            await #expect(throws: ColdframeError.self) { try await second.finish() }
+            try await spinning.guest.cont()
+            try await spinning.expectAliveAndWell()
+        }
+    }
+
+    @Test(arguments: [CaptureWay.live, .precopy, .paused])
+    func anAbandonedCaptureLeavesTheGuestRunning(_ way: CaptureWay) async throws {
+        try await SpinningGuest.run { spinning in
+            for delayMilliseconds in [0, 1, 5, 20, 60] {
+                let capture = try await spinning.guest.beginCapture(way: way)
+                try await Task.sleep(nanoseconds: UInt64(delayMilliseconds) * 1_000_000)
+                // Twice at once, as a cancel and a failure do.
+                async let first: Void = capture.abandon()
+                async let second: Void = capture.abandon()
+                _ = await (first, second)
+                await capture.abandon()
+                try await spinning.expectAliveAndWell()
+            }
+        }
+    }
+
+    @Test(arguments: [CaptureWay.live, .precopy, .paused])
+    func abandonAfterTheCutLeavesTheGuestRunning(_ way: CaptureWay) async throws {
+        try await SpinningGuest.run { spinning in
+            for releases in [false, true] {
+                let capture = try await spinning.guest.beginCapture(way: way)
+                // Precopy comes to its stop only when its RAM is read.
+                let copy = try capture.stream.duplicate()
+                let reader = way == .precopy ? SpinningGuest.read(copy) : nil
+                try await capture.stopped()
+                if releases { capture.release() }
+                await capture.abandon()
+                _ = try await reader?.value
+                try await spinning.expectAliveAndWell()
+            }
+        }
+    }
+
+    @Test func oneCaptureAtATime() async throws {
+        try await SpinningGuest.run { spinning in
+            let capture = try await spinning.guest.beginCapture(way: .live)
+            await #expect(throws: ColdframeError.self) { try await spinning.guest.beginCapture(way: .live) }
+            await #expect(throws: QMPError.self) {
+                try await spinning.guest.passThrough("migrate_cancel", arguments: nil)
+            }
+            await capture.abandon()
+            try await spinning.expectAliveAndWell()
+        }
+    }
+
+    @Test func aGuestThatIsKilledEndsItsCapture() async throws {
+        try await SpinningGuest.run { spinning in
+            let pid = try #require(await spinning.guest.information().pid)
+            let capture = try await spinning.guest.beginCapture(way: .live)
+            try await capture.stopped()
+            try ProcessControl.signal(Int32(pid), Signals.kill)
+            capture.release()
+            await capture.abandon()
+            for _ in 0..<500 where spinning.host.deathReason == nil { try await Task.sleep(nanoseconds: 10_000_000) }
+            #expect(spinning.host.deathReason?.contains("signal 9") == true)
+        }
+    }
+}
