@@ -106,7 +106,8 @@ struct Preflight {
             let path = device["qdev"]?.stringValue ?? ""
             guard name.hasPrefix("pflash") || path.contains("flash"), device["inserted"]?["ro"]?.boolValue == false
             else { return nil }
-            return "Flash '\(name.isEmpty ? path : name)' is writable: what the guest writes there would be seen too late."
+            return
+                "Flash '\(name.isEmpty ? path : name)' is writable: what the guest writes there would be seen too late."
         }
     }
 

@@ -52,7 +52,9 @@ struct QEMUCommandLine: Sendable {
         for (option, advice) in refusals where user.contains(where: { $0 == option || $0 == "-" + option }) {
             throw ColdframeError(.invalidArgument, "'\(option)' cannot be used: \(advice)")
         }
-        if zip(user, user.dropFirst()).contains(where: { $0.0.hasSuffix("-chardev") && $0.1.contains("id=coldframe-qmp") }) {
+        if zip(user, user.dropFirst()).contains(where: {
+            $0.0.hasSuffix("-chardev") && $0.1.contains("id=coldframe-qmp")
+        }) {
             throw ColdframeError(.invalidArgument, "The chardev 'coldframe-qmp' is the agent's: give yours another id")
         }
         let names = disks.map(\.nodeName) + [barrierNodeName]

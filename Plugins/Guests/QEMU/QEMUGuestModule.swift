@@ -42,7 +42,8 @@ struct QEMUGuestFactory: GuestFactory {
             services: services)
         do {
             let line = try QEMUCommandLine(
-                user: command, name: services.agentName ?? id, disks: resources.disks, diskServerPath: resources.diskServerPath,
+                user: command, name: services.agentName ?? id, disks: resources.disks,
+                diskServerPath: resources.diskServerPath,
                 monitorPath: resources.monitorPath)
             return try await start(
                 id: id, command: command, line: line, log: own.log, runtime: runtime, barrier: barrier,

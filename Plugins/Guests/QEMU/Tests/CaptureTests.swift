@@ -85,7 +85,7 @@ import Testing
     @Test(arguments: [CaptureWay.live, .precopy, .paused])
     func anAbandonedCaptureLeavesTheGuestRunning(_ way: CaptureWay) async throws {
         try await SpinningGuest.run { spinning in
-            for delayMilliseconds in [0, 1, 5, 20, 60] {
+            for delayMilliseconds in [0, 1, 3, 5, 10, 20, 40, 60] {
                 let capture = try await spinning.guest.beginCapture(way: way)
                 try await Task.sleep(nanoseconds: UInt64(delayMilliseconds) * 1_000_000)
                 // Twice at once, as a cancel and a failure do.

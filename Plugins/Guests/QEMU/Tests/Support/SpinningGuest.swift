@@ -64,6 +64,9 @@ final class SpinningGuest {
         do {
             try await body(guest)
         } catch {
+            // A guest that has ended says more than the command that failed on it.
+            for _ in 0..<50 where guest.host.deathReason == nil { try? await Task.sleep(nanoseconds: 10_000_000) }
+            if let reason = guest.host.deathReason { Issue.record("The guest ended: \(reason)") }
             await guest.end()
             throw error
         }
@@ -94,7 +97,8 @@ final class SpinningGuest {
     }
 
     func expectAliveAndWell() async throws {
-        #expect(try await guest.runState() == .running)
+        let state = try await guest.runState()
+        #expect(state == .running)
         try await waitForProgress()
         let capabilities = try await guest.passThrough("query-migrate-capabilities", arguments: nil).arrayValue ?? []
         #expect(capabilities.allSatisfy { $0["state"]?.boolValue == false })
