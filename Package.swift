@@ -9,7 +9,7 @@ import PackageDescription
 func schemaTarget(_ name: String, _ dependencies: [Target.Dependency], path: String? = nil) -> Target {
     .target(
         name: name, dependencies: dependencies, path: path,
-        exclude: path == nil ? ["schema"] : ["schema", "Tests", "README.md"],
+        exclude: path == nil ? ["schema", "README.md"] : ["schema", "Tests", "README.md"],
         plugins: [.plugin(name: "QAPIGenPlugin")])
 }
 
@@ -89,7 +89,7 @@ let package = Package(
         .target(name: "ConformanceKit", dependencies: ["ColdframeKit"], path: "Tests/ConformanceKit"),
         .testTarget(name: "LinuxSystemTests", dependencies: ["LinuxSystem"]),
         .testTarget(name: "QMPWireTests", dependencies: ["QMPWire"]),
-        .testTarget(name: "QAPITests", dependencies: ["QAPI", "QMPWire"]),
+        .testTarget(name: "QAPITests", dependencies: ["QAPI", "QMPWire", "QAPIGen"]),
         .testTarget(name: "QMPClientTests", dependencies: ["QMPClient"]),
         .testTarget(name: "AgentCoreTests", dependencies: ["AgentCore", "ConformanceKit"]),
         .testTarget(name: "ColdframedTests", dependencies: ["coldframed"]),

@@ -11,30 +11,7 @@ public enum Introspection {
         var collector = TypeCollector { entries.types[$0] ?? SchemaEntry.derived($0) }
         for entry in entries.roots { collector.add(entry) }
         collector.addPending()
-        return maskingNames ? TypeRenaming(firstNumber: 0).apply(to: collector.entries) : collector.entries
-    }
-
-    /// Our own schema with what only the guest answers: the guest's commands and events that are not ours, and the
-    /// types that they use, whose names get numbers that ours do not have.
-    public static func merging(_ own: [JSONValue], guest: [JSONValue]) -> [JSONValue] {
-        let ownNames = Set(own.filter(SchemaEntry.isRoot).compactMap { $0["name"]?.stringValue })
-        var types: [String: JSONValue] = [:]
-        for entry in guest where !SchemaEntry.isRoot(entry) {
-            if let name = entry["name"]?.stringValue { types[name] = entry }
-        }
-        var collector = TypeCollector { types[$0] ?? SchemaEntry.derived($0) }
-        for entry in guest where SchemaEntry.isRoot(entry) {
-            if let name = entry["name"]?.stringValue, !ownNames.contains(name) { collector.add(entry) }
-        }
-        collector.addPending()
-        let highest = own.compactMap { $0["name"]?.stringValue.flatMap { Int($0) } }.max() ?? -1
-        let renamed = TypeRenaming(firstNumber: highest + 1).apply(to: collector.entries)
-        // Built-in types and arrays of them have the same names on both sides.
-        let present = Set(own.compactMap { $0["name"]?.stringValue })
-        return own
-            + renamed.filter { entry in
-                SchemaEntry.isRoot(entry) || !(entry["name"]?.stringValue.map(present.contains) ?? false)
-            }
+        return maskingNames ? TypeRenaming().apply(to: collector.entries) : collector.entries
     }
 }
 

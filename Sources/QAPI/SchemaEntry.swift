@@ -79,9 +79,6 @@ struct TypeCollector {
 /// Gives types numbers for names, in the order in which they are met.
 struct TypeRenaming {
     private var numbers: [String: Int] = [:]
-    private var next: Int
-
-    init(firstNumber: Int) { next = firstNumber }
 
     func apply(to entries: [JSONValue]) -> [JSONValue] {
         var copy = self
@@ -94,8 +91,7 @@ struct TypeRenaming {
             return "[\(self.name(for: String(name.dropFirst().dropLast())))]"
         }
         if let number = numbers[name] { return String(number) }
-        numbers[name] = next
-        next += 1
-        return String(next - 1)
+        numbers[name] = numbers.count
+        return String(numbers.count - 1)
     }
 }

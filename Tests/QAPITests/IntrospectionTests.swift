@@ -71,27 +71,4 @@ struct IntrospectionTests {
     func integers() {
         #expect(!plain.contains { ["size", "uint32", "int64"].contains($0["name"]?.stringValue ?? "") })
     }
-
-    @Test("The guest's own commands are added, ours stay, and types do not collide")
-    func guest() {
-        let guest: [JSONValue] = [
-            ["name": "stop", "meta-type": "command", "arg-type": "0", "ret-type": "0"],
-            ["name": "quit", "meta-type": "command", "arg-type": "1", "ret-type": "1"],
-            ["name": "device_add", "meta-type": "command", "arg-type": "2", "ret-type": "0"],
-            ["name": "0", "meta-type": "object", "members": []],
-            ["name": "1", "meta-type": "object", "members": []],
-            ["name": "2", "meta-type": "object", "members": [["name": "driver", "type": "[3]"]]],
-            ["name": "[3]", "meta-type": "array", "element-type": "3"],
-            ["name": "3", "meta-type": "object", "members": [["name": "x", "type": "str"]]],
-        ]
-        let merged = Introspection.merging(masked, guest: guest)
-        #expect(isClosed(merged))
-        let names = merged.compactMap { $0["name"]?.stringValue }
-        #expect(Set(names).count == names.count)
-        #expect(names.contains("device_add"))
-        #expect(merged.filter { $0["name"] == "quit" }.count == 1)
-        #expect(Array(merged.prefix(masked.count)) == masked)
-        // stop, device_add and the four types that they use; not quit, nor its type.
-        #expect(merged.count == masked.count + 6)
-    }
 }

@@ -46,6 +46,9 @@ struct GeneratorCommand {
                 }
             }
             try SchemaChecker.check(builder.schema)
+            if let bare = builder.schema.definitions.first(where: { $0.documentation == nil }) {
+                throw SchemaError(bare.location, "'\(bare.name)' has no documentation")
+            }
             print(Reference.write(builder.schema, owners: folders.map(\.name)), terminator: "")
             return
         }
