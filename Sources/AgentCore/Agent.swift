@@ -34,6 +34,7 @@ public final class Agent {
     let catalogue: Catalogue
     let leases = LeaseTable()
     let lane = SnapshotLane()
+    private let lock: AgentLock?
     let journal: Journal?
     let setStore: SetStore?
     let diskServerFactory: (any DiskServerFactory)?
@@ -49,6 +50,7 @@ public final class Agent {
         self.configuration = configuration
         logger = configuration.logger
         directories = try configuration.name.map { name throws(ColdframeError) in try AgentDirectories(name: name) }
+        lock = try directories.map { try AgentLock(name: configuration.name ?? "", runtimeDirectory: $0.runtime) }
         journal = try directories.map { try Journal(path: $0.state + "/journal") }
         setStore = try directories.map { try SetStore(stateDirectory: $0.state) }
         let monitors = MonitorRegistry(logger: configuration.logger)
@@ -96,6 +98,12 @@ public final class Agent {
             graph: graph, catalogue: catalogue, leases: leases, journal: journal, sets: setStore,
             guest: { [guests] in guests.guest }, post: { [monitors] in monitors.post(event: $0, data: $1) },
             logger: logger)
+    }
+
+    /// The monitor that `coldframe` finds by the agent's name; only agents with a name have it.
+    public func openOwnMonitor() throws {
+        guard let directories else { return }
+        try monitors.add(id: "coldframe", chardev: .unixServer(path: directories.runtime + "/qmp.sock"))
     }
 
     func post(_ event: String, _ data: JSONObject) { monitors.post(event: event, data: data) }

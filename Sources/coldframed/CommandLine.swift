@@ -1,3 +1,4 @@
+import AgentCore
 import LinuxSystem
 import QAPI
 import QMPWire
@@ -38,6 +39,7 @@ struct CommandLineParser {
     enum Option: String, CaseIterable {
         case help, version, blockdev, chardev, monitor, export, object, pidfile, config, name, daemonize
         case nbdServer = "nbd-server"
+        case allowBacking = "allow-backing"
 
         var takesValue: Bool { self != .help && self != .version && self != .daemonize }
 
@@ -75,11 +77,13 @@ struct CommandLineParser {
             case .monitor: try addMonitor(value, location)
             case .object: throw QMPError(.genericError, try Self.refusedObject(value))
             case .pidfile: plan.pidFile = value
+            case .allowBacking: plan.allowedBackingFolders.append(value)
             case .name: try setName(value)
             case .config:
                 let configuration = try Configuration.read(path: value)
                 if let name = configuration.name { try setName(name) }
                 if let pidFile = configuration.pidFile { plan.pidFile = pidFile }
+                plan.allowedBackingFolders += configuration.allowedBackingFolders
                 for step in configuration.steps { try addConfigured(step) }
             case .help, .version, .daemonize: break
             }
@@ -164,20 +168,6 @@ struct CommandLineParser {
         var members = try QAPIObjectInput(Keyval.input(value, impliedKey: "qom-type"))
         let kind: String = try members.required("qom-type")
         return "Parameter 'qom-type' does not accept value '\(kind)': the agent has no objects"
-    }
-}
-
-/// The name of an agent is a folder's name and part of socket paths.
-enum AgentName {
-    static let rule = "A name has at most 64 letters, digits, '-', '_' and '.', and begins with a letter or digit"
-
-    static func isValid(_ name: String) -> Bool {
-        func isAlphanumeric(_ byte: UInt8) -> Bool {
-            (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte)
-                || (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte | 0x20)
-        }
-        guard let first = name.utf8.first, name.utf8.count <= 64 else { return false }
-        return isAlphanumeric(first) && name.utf8.allSatisfy { isAlphanumeric($0) || "-_.".utf8.contains($0) }
     }
 }
 

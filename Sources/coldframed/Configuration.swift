@@ -1,3 +1,4 @@
+import AgentCore
 import CToml
 import LinuxSystem
 import QAPI
@@ -10,6 +11,8 @@ import QMPWire
 struct Configuration {
     var name: String?
     var pidFile: String?
+    /// `allow-backing`: folders into which backing files that images name are followed.
+    var allowedBackingFolders: [String] = []
     var steps: [StartupStep] = []
 
     private static let byteCountLimit = 1 << 20
@@ -35,6 +38,7 @@ struct Configuration {
             throw StartupError(document.location(of: "name"), AgentName.rule)
         }
         configuration.pidFile = try document.string("pidfile")
+        configuration.allowedBackingFolders = try document.strings("allow-backing")
         for section in TOMLDocument.Section.inOrder {
             for (way, value) in document.entries(of: section) {
                 do {

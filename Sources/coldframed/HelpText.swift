@@ -25,6 +25,7 @@ enum HelpText {
                                  a channel for a monitor; TCP on loopback only
           --monitor [chardev=]ID[,mode=control][,pretty=on|off][,id=ID]
                                  a QMP monitor on a chardev
+          --allow-backing DIR    follow backing files that images name into this folder
           --pidfile PATH         write the process ID there once all is started
           -h, --help             print this and exit
           -V, --version          print the version and exit

@@ -77,7 +77,7 @@ struct TOMLDocument {
 
     /// Refuses a key that means nothing, and a section in the wrong form.
     func checkTopLevel(_ key: String, _ value: JSONValue) throws(StartupError) {
-        if key == "name" || key == "pidfile" { return }
+        if ["name", "pidfile", "allow-backing"].contains(key) { return }
         guard let section = Section(rawValue: key) else {
             throw StartupError(location(of: key), "'\(key)' means nothing in a configuration")
         }
@@ -92,6 +92,15 @@ struct TOMLDocument {
         guard let value = root[key] else { return nil }
         guard let text = value.stringValue else { throw StartupError(location(of: key), "'\(key)' must be a string") }
         return text
+    }
+
+    func strings(_ key: String) throws(StartupError) -> [String] {
+        guard let value = root[key] else { return [] }
+        let texts = value.arrayValue?.compactMap(\.stringValue) ?? []
+        guard let list = value.arrayValue, texts.count == list.count else {
+            throw StartupError(location(of: key), "'\(key)' must be a list of strings")
+        }
+        return texts
     }
 
     /// The tables of a section with the way to each.

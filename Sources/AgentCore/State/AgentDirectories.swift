@@ -13,10 +13,8 @@ public struct AgentDirectories: Sendable {
 
     /// Makes both folders of agent `name`.
     public init(name: String) throws(ColdframeError) {
-        guard Identifier.isWellFormed(name) else {
-            throw ColdframeError(
-                .invalidArgument,
-                "Invalid agent name '\(name)': a letter, then letters, digits, '-', '.', '_' are allowed")
+        guard AgentName.isValid(name) else {
+            throw ColdframeError(.invalidArgument, "Invalid agent name '\(name)': \(AgentName.rule)")
         }
         runtime = try Self.make(try Self.runtimeBase() + "/" + name)
         state = try Self.make(try Self.stateBase() + "/" + name)
