@@ -87,7 +87,7 @@ let package = Package(
 
         // Tests. A module's own stand in its folder.
         .target(name: "ConformanceKit", dependencies: ["ColdframeKit"], path: "Tests/ConformanceKit"),
-        .testTarget(name: "LinuxSystemTests", dependencies: ["LinuxSystem"]),
+        .testTarget(name: "LinuxSystemTests", dependencies: ["LinuxSystem", "CChecksum"]),
         .testTarget(name: "QMPWireTests", dependencies: ["QMPWire"]),
         .testTarget(name: "QAPITests", dependencies: ["QAPI", "QMPWire", "QAPIGen"]),
         .testTarget(name: "QMPClientTests", dependencies: ["QMPClient"]),

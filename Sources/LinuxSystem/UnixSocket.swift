@@ -9,6 +9,7 @@ public enum UnixSocket {
     /// A path that does not fit into `sun_path`.
     public struct PathTooLong: Error, Sendable, Equatable, CustomStringConvertible {
         public let path: String
+        public init(path: String) { self.path = path }
         /// QEMU's words for it.
         public var description: String {
             "UNIX socket path '\(path)' is too long: Path must be less than \(maximumPathByteCount + 1) bytes"
