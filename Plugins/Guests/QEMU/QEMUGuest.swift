@@ -192,9 +192,9 @@ final class QEMUGuest: Guest {
     func remove(force: Bool) async throws {
         isRemoving = true
         if exit == nil, !force { _ = try? await monitor.execute("quit", timeoutMilliseconds: 10_000) }
-        if force { try? await keeper.signal(Signals.terminate) }
+        if force { await signal(Signals.terminate) }
         if await !waitForExit(milliseconds: 10_000) {
-            try? await keeper.signal(Signals.kill)
+            await signal(Signals.kill)
             guard await waitForExit(milliseconds: 10_000) else {
                 isRemoving = false
                 throw ColdframeError(.timedOut, "Guest '\(id)' (process \(processID)) does not end")
@@ -202,6 +202,17 @@ final class QEMUGuest: Guest {
         }
         await resources.release()
         keeper.close()
+    }
+
+    /// Through the keeper, whose child it is. Without one, directly while the monitor's connection shows that the process
+    /// of that number is still the guest.
+    private func signal(_ signal: Int32) async {
+        do {
+            try await keeper.signal(signal)
+        } catch {
+            guard exit == nil, !monitor.isClosed else { return }
+            try? ProcessControl.signal(processID, signal)  // It may have ended just now.
+        }
     }
 
     private func waitForExit(milliseconds: Int) async -> Bool {

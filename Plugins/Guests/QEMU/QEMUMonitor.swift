@@ -11,7 +11,8 @@ final class QEMUMonitor {
     private var listenerCount: UInt64 = 0
     private var pump: Task<Void, Never>?
     private var closeAction: (@AgentActor () -> Void)?
-    private var isClosed = false
+    /// The connection has ended.
+    private(set) var isClosed = false
 
     /// Connects as soon as QEMU listens. `giveUp` says why to stop trying, if there is a reason.
     static func connect(

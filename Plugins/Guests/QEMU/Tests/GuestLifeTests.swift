@@ -14,7 +14,7 @@ import Testing
             #expect(identity.machineType.hasPrefix("pc-q35-"))
             #expect(identity.memoryByteCount == 64 << 20)
             #expect(identity.vmmVersion.split(separator: ".").count == 3)
-            #expect(identity.commandLine == SpinningGuest.command)
+            #expect(identity.commandLine == spinning.command)
             let information = await spinning.guest.information()
             #expect(information.status == "running")
             #expect(information.disks == ["disk0"])

@@ -13,6 +13,8 @@ final class SpinningGuest {
     let folder: String
     let host: GuestHost
     let guest: any Guest
+    /// The user's words.
+    let command: [String]
 
     /// Real mode: clear AX, DS; increment the doubleword at 0x8000; jump back.
     private static let bootCode: [UInt8] = [0x31, 0xC0, 0x8E, 0xD8, 0x66, 0xFF, 0x06, 0x00, 0x80, 0xEB, 0xF9]
@@ -22,7 +24,11 @@ final class SpinningGuest {
         "-device", "virtio-blk-pci,drive=disk0",
     ]
 
-    private init(folder: String, host: GuestHost, guest: any Guest) {
+    /// RAM with content, so that a stream is longer than a socket's buffer and blocks if nobody reads.
+    private static let filledByteCount = 32 << 20
+
+    private init(folder: String, host: GuestHost, guest: any Guest, command: [String]) {
+        self.command = command
         self.folder = folder
         self.host = host
         self.guest = guest
@@ -36,11 +42,14 @@ final class SpinningGuest {
             image[510] = 0x55
             image[511] = 0xAA
             try Files.replaceAtomically(folder + "/disk0.raw", contents: image)
+            try Files.replaceAtomically(
+                folder + "/ram.bin", contents: [UInt8](repeating: 0xA5, count: filledByteCount))
+            let command = command + ["-device", "loader,file=\(folder)/ram.bin,addr=0x1000000,force-raw=on"]
             let disk = BlockNode(name: "disk0", driver: try PlainFile(path: folder + "/disk0.raw"))
             let host = GuestHost(folder: folder, nodes: [disk])
             let options = GuestOptions(driver: "qemu", branch: GuestOptionsQemu(command: command, disks: ["disk0"]))
             let guest = try await QEMUGuestModule.module.guests[0].add(options, services: host)
-            let spinning = SpinningGuest(folder: folder, host: host, guest: guest)
+            let spinning = SpinningGuest(folder: folder, host: host, guest: guest, command: command)
             if waits {
                 do {
                     try await spinning.waitForProgress()
