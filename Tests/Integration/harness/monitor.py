@@ -86,7 +86,7 @@ class Monitor:
         except Exception:  # The peer may be gone already, which is what some tests are about.
             pass
 
-    def execute(self, command, timeout=60, **arguments):
+    def execute(self, command, /, timeout=60, **arguments):
         """Runs a command; underscores in argument names stand for hyphens."""
         try:
             return _Loop.run(self.client.execute(command, _wire(arguments) or None), timeout)
@@ -146,7 +146,7 @@ class Monitor:
             raise JobError(job)
         return job
 
-    def run_job(self, command, timeout=300, **arguments):
+    def run_job(self, command, /, timeout=300, **arguments):
         """Starts a job by `command` and waits for its end."""
         arguments.setdefault("job_id", self.new_job_id())
         self.execute(command, **arguments)
