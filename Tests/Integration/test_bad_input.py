@@ -168,7 +168,7 @@ def test_a_socket_path_that_is_too_long(agent, directory):
 
 
 def test_a_missing_mountpoint(agent, directory):
-    with pytest.raises(CommandError, match="No such file or directory"):
+    with pytest.raises(CommandError, match="does not exist"):
         agent.execute("snapshot-export-add", id="x", mountpoint=str(directory / "no"))
 
 
