@@ -5,11 +5,12 @@ struct ProgressLine {
     private let isTerminal: Bool
     private let title: String
     private let start = SystemClock.monotonicNanoseconds()
-    private var lastDrawn: UInt64 = 0
+    private var lastDrawn: UInt64
     private var isDrawn = false
     private static let barWidth: UInt64 = 24
 
     init(title: String) {
+        lastDrawn = start
         self.title = title
         isTerminal = Terminal.isErrorTerminal
     }

@@ -1,14 +1,13 @@
 import AgentCore
 import LinuxSystem
-import Logging
 import QAPI
 
 /// `coldframed`: reads its options, starts the agent, and ends it at `quit`, SIGTERM or SIGINT.
 @main
 struct Coldframed {
-    static func main() async {
+    /// Not asynchronous: the runtime would have threads before the first line, which would not have the signals blocked.
+    static func main() {
         do {
-            // First, so that every thread that comes after leaves these signals to the waiter.
             let signals = try SignalWaiter(signals: [Signals.terminate, Signals.interrupt, Signals.hangUp])
             Signals.ignoreBrokenPipe()
             BranchTable.install(Modules.all.map(\.schema))
@@ -16,11 +15,30 @@ struct Coldframed {
             switch plan.request {
             case .showHelp: StandardStreams.write(HelpText.text + "\n", to: 1)
             case .showVersion: StandardStreams.write("coldframed \(AgentVersion.text)\n", to: 1)
-            case .run: try await Daemon(plan: plan, signals: signals).run()
+            case .run: serve(plan, signals)
             }
         } catch {
-            StandardStreams.write("coldframed: \(error)\n", to: 2)
-            ProcessControl.exitImmediately(1)
+            fail(error)
         }
+    }
+
+    /// The main thread waits for signals; everything else happens elsewhere.
+    private static func serve(_ plan: StartupPlan, _ signals: SignalWaiter) -> Never {
+        let (ends, end) = AsyncStream<Void>.makeStream()
+        Task {
+            do {
+                try await Daemon(plan: plan).run(until: ends, end: end)
+                ProcessControl.exitImmediately(0)
+            } catch {
+                fail(error)
+            }
+        }
+        while (try? signals.wait()) != nil { end.yield() }
+        fail(StartupError("signals cannot be waited for any more"))
+    }
+
+    private static func fail(_ error: any Error) -> Never {
+        StandardStreams.write("coldframed: \(error)\n", to: 2)
+        ProcessControl.exitImmediately(1)
     }
 }

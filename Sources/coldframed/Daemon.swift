@@ -9,24 +9,19 @@ import QMPWire
 @AgentActor
 struct Daemon {
     private let plan: StartupPlan
-    private let signals: SignalWaiter
 
-    nonisolated init(plan: StartupPlan, signals: SignalWaiter) {
+    nonisolated init(plan: StartupPlan) {
         self.plan = plan
-        self.signals = signals
     }
 
-    func run() async throws {
+    /// Starts everything, waits for the first element of `ends`, which `quit` yields as well, and ends everything.
+    func run(until ends: AsyncStream<Void>, end: AsyncStream<Void>.Continuation) async throws {
         let logger = Logger(label: "coldframed") { StreamLogHandler.standardError(label: $0) }
         let agent = try Agent(
             Agent.Configuration(
                 name: plan.name, allowedBackingFolders: plan.allowedBackingFolders.map(Self.canonical), logger: logger),
             modules: Modules.all)
-        let (ends, end) = AsyncStream<Void>.makeStream()
         agent.onQuit = { end.yield() }
-        try SystemThread.start(name: "cf-signals") { [signals] in
-            while (try? signals.wait()) != nil { end.yield() }
-        }
         do {
             try await start(agent)
         } catch {

@@ -26,6 +26,12 @@ final class GraphNode {
     /// Parents in the graph.
     var parents: [GraphNode] { uses.compactMap(\.parent) }
 
+    /// The file at the bottom: the node's own, or that of the child that holds its image.
+    var fileIdentity: FileIdentity? {
+        if let backed = block.driver as? any FileBacked { return backed.fileIdentity }
+        return children.first { $0.name == "file" }?.node.fileIdentity
+    }
+
     /// Records a user after checking it against all others; QEMU's text on a conflict.
     func add(_ use: NodeUse) throws {
         for other in uses {

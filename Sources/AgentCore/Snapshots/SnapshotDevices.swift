@@ -52,7 +52,7 @@ struct SnapshotDevices {
     /// As an intent names them.
     var intentImages: [Intent.Image] {
         nodes.map { node in
-            let identity = (node.block.driver as? any FileBacked)?.fileIdentity
+            let identity = node.fileIdentity
             return Intent.Image(
                 nodeName: node.name, path: identity?.path ?? "", device: identity?.device ?? 0,
                 inode: identity?.inode ?? 0)
