@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
-#include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/random.h>
@@ -42,8 +41,6 @@ int cf_ofd_test(int fd, int kind, off_t offset, off_t length, bool *is_free) {
 
 int cf_duplicate(int fd, int at_least) { return fcntl(fd, F_DUPFD_CLOEXEC, at_least); }
 
-int cf_status_flags(int fd) { return fcntl(fd, F_GETFL); }
-
 int cf_set_nonblocking(int fd, bool is_nonblocking) {
     int flags = fcntl(fd, F_GETFL);
     if (flags < 0) return -1;
@@ -66,10 +63,6 @@ int cf_filesystem_type(int fd, int64_t *type) {
     int result = fstatfs(fd, &status);
     if (result == 0) *type = (int64_t)status.f_type;
     return result;
-}
-
-int cf_rename_exclusive(const char *from, const char *to) {
-    return renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE);
 }
 
 int cf_memfd_create(const char *name) { return memfd_create(name, MFD_CLOEXEC); }

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <signal.h>
 #include <spawn.h>
-#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -13,12 +12,6 @@
 extern char **environ;
 
 int cf_pidfd_open(pid_t pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
-
-int cf_close_from(int first) { return close_range((unsigned)first, ~0u, 0); }
-
-int cf_set_parent_death_signal(int signal) { return prctl(PR_SET_PDEATHSIG, signal); }
-
-int cf_set_child_subreaper(void) { return prctl(PR_SET_CHILD_SUBREAPER, 1); }
 
 static sigset_t make_set(const int *signals, size_t n) {
     sigset_t set;
@@ -127,5 +120,3 @@ pid_t cf_fork_detached(void) {
     }
     return grandchild;
 }
-
-char *const *cf_environment(void) { return environ; }

@@ -92,22 +92,6 @@ extension Descriptor {
         }
     }
 
-    /// `preadv(2)`, once.
-    public func preadv(_ vectors: UnsafeBufferPointer<iovec>, at offset: UInt64) throws(SystemError) -> Int {
-        let position = try SystemCall.offset(offset, "preadv")
-        return try SystemCall.run("preadv") {
-            Glibc.preadv(raw, vectors.baseAddress, Int32(clamping: vectors.count), position)
-        }
-    }
-
-    /// `pwritev(2)`, once.
-    public func pwritev(_ vectors: UnsafeBufferPointer<iovec>, at offset: UInt64) throws(SystemError) -> Int {
-        let position = try SystemCall.offset(offset, "pwritev")
-        return try SystemCall.run("pwritev") {
-            Glibc.pwritev(raw, vectors.baseAddress, Int32(clamping: vectors.count), position)
-        }
-    }
-
     /// `fdatasync(2)`: the data, and the metadata needed to read it, on stable storage.
     public func synchronizeData() throws(SystemError) {
         _ = try SystemCall.run("fdatasync") { fdatasync(raw) }

@@ -69,12 +69,6 @@ extension Descriptor {
         _ = posix_fadvise(raw, start, length, POSIX_FADV_WILLNEED)
     }
 
-    /// `posix_fadvise(2)` DONTNEED: drops the clean pages of the range from the page cache. A hint.
-    public func adviseDontNeed(offset: UInt64, byteCount: UInt64) {
-        guard let start = off_t(exactly: offset), let length = off_t(exactly: byteCount) else { return }
-        _ = posix_fadvise(raw, start, length, POSIX_FADV_DONTNEED)
-    }
-
     /// `ioctl(2)` FS_IOC_SETFLAGS with FS_NOCOW_FL: data written from now on is not copied on write. For a new file on a
     /// filesystem that copies; others fail with ENOTTY or EOPNOTSUPP.
     public func disableCopyOnWrite() throws(SystemError) {

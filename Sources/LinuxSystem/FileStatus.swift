@@ -71,9 +71,4 @@ extension Descriptor {
         _ = try SystemCall.run("fstatfs") { cf_filesystem_type(raw, &type) }
         return type
     }
-
-    /// The flags with which the file was opened allow writing (`fcntl(2)` F_GETFL).
-    public func isWritable() throws(SystemError) -> Bool {
-        try SystemCall.run("fcntl") { cf_status_flags(raw) } & O_ACCMODE != O_RDONLY
-    }
 }

@@ -28,12 +28,6 @@ public enum Files {
         try SystemCall.run("rename", path: from) { Glibc.rename(from, to) }
     }
 
-    /// `renameat2(2)` RENAME_NOREPLACE: fails with EEXIST if something is at `to`.
-    public static func renameExclusively(from: String, to: String) throws(SystemError) {
-        if to.utf8.contains(0) { throw SystemError(errno: EINVAL, operation: "renameat2", subject: to) }
-        try SystemCall.run("renameat2", path: from) { cf_rename_exclusive(from, to) }
-    }
-
     /// `mkdir(2)`.
     public static func mkdir(_ path: String, mode: UInt32 = 0o700) throws(SystemError) {
         try SystemCall.run("mkdir", path: path) { Glibc.mkdir(path, mode) }

@@ -14,17 +14,6 @@ public enum ProcessControl {
         getenv(name).map { String(cString: $0) }
     }
 
-    /// All of the environment as `NAME=value`.
-    public static var allEnvironment: [String] {
-        var entries: [String] = []
-        var next = cf_environment()
-        while let entry = next.pointee {
-            entries.append(String(cString: entry))
-            next += 1
-        }
-        return entries
-    }
-
     /// Ends this process as `kill -9` does.
     public static func killSelf() -> Never {
         Glibc.kill(getpid(), SIGKILL)
@@ -39,10 +28,6 @@ public enum ProcessControl {
     public static var parentPID: Int32 { getppid() }
     public static var effectiveUserID: UInt32 { geteuid() }
     public static var effectiveGroupID: UInt32 { getegid() }
-
-    /// `umask(2)`; returns the old one. It belongs to the whole process.
-    @discardableResult
-    public static func setUmask(_ mask: UInt32) -> UInt32 { umask(mask) }
 
     /// `waitpid(2)` WNOHANG: nil while the child runs.
     public static func waitNonBlocking(_ pid: Int32) throws(SystemError) -> ExitStatus? {
@@ -74,31 +59,11 @@ public enum ProcessControl {
         Descriptor(owning: try SystemCall.run("pidfd_open", "\(pid)") { cf_pidfd_open(pid) })
     }
 
-    /// `prctl(2)` PR_SET_PDEATHSIG: this process gets `signal` when the thread that made it ends.
-    public static func setParentDeathSignal(_ signal: Int32) throws(SystemError) {
-        _ = try SystemCall.run("prctl") { cf_set_parent_death_signal(signal) }
-    }
-
-    /// `prctl(2)` PR_SET_CHILD_SUBREAPER: orphans below this process become its children.
-    public static func becomeSubreaper() throws(SystemError) {
-        _ = try SystemCall.run("prctl") { cf_set_child_subreaper() }
-    }
-
-    /// `setsid(2)`.
-    public static func startSession() throws(SystemError) {
-        _ = try SystemCall.run("setsid") { setsid() }
-    }
-
     /// `fork(2)` twice with `setsid(2)` between: the caller gets the pid of a process that is nobody's child and has no
     /// terminal; that process gets nil. Only while the process has one thread: first in `main`, if at all.
     public static func forkDetached() throws(SystemError) -> Int32? {
         let pid = try SystemCall.run("fork") { cf_fork_detached() }
         return pid == 0 ? nil : pid
-    }
-
-    /// `close_range(2)`: closes every descriptor from `first` on, whoever owns it. First in `main`, if at all.
-    public static func closeDescriptors(from first: Int32) throws(SystemError) {
-        _ = try SystemCall.run("close_range") { cf_close_from(first) }
     }
 
     /// A copy of a standard stream (0, 1, 2), which itself stays open.

@@ -50,15 +50,6 @@ import Testing
         try Files.removeTree(directory.file("nothing"))
     }
 
-    @Test func renamingExclusivelyKeepsWhatIsThere() throws {
-        let directory = try TestDirectory()
-        try Files.replaceAtomically(directory.file("a"), contents: [])
-        try Files.replaceAtomically(directory.file("b"), contents: [])
-        #expect(
-            systemError { try Files.renameExclusively(from: directory.file("a"), to: directory.file("b")) }?.errno
-                == Errno.exists)
-    }
-
     @Test func pathsAreTakenApart() {
         #expect(Files.parentDirectory(of: "/a/b") == "/a")
         #expect(Files.parentDirectory(of: "/a/b//") == "/a")

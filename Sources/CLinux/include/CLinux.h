@@ -27,8 +27,6 @@ int cf_ofd_test(int fd, int kind, off_t offset, off_t length, bool *is_free);
 /// fcntl(2) F_DUPFD_CLOEXEC with a least number.
 int cf_duplicate(int fd, int at_least);
 int cf_set_nonblocking(int fd, bool is_nonblocking);
-/// The fcntl(2) F_GETFL flags.
-int cf_status_flags(int fd);
 /// ioctl(2) BLKGETSIZE64 and BLKSSZGET.
 int cf_block_device_size(int fd, uint64_t *size);
 int cf_block_device_sector_size(int fd, int *size);
@@ -36,8 +34,6 @@ int cf_block_device_sector_size(int fd, int *size);
 int cf_disable_copy_on_write(int fd);
 /// statfs(2) f_type.
 int cf_filesystem_type(int fd, int64_t *type);
-/// renameat2(2) with RENAME_NOREPLACE.
-int cf_rename_exclusive(const char *from, const char *to);
 int cf_memfd_create(const char *name);
 
 // Sockets, pipes, events.
@@ -55,10 +51,6 @@ ssize_t cf_receive_descriptors(int fd, void *bytes, size_t count, int *_Nullable
 // Processes and signals.
 
 int cf_pidfd_open(pid_t pid);
-/// close_range(2) from `first` to the end.
-int cf_close_from(int first);
-int cf_set_parent_death_signal(int signal);
-int cf_set_child_subreaper(void);
 /// signalfd(2) of the given signals.
 int cf_signalfd(const int *signals, size_t n);
 /// pthread_sigmask(3): blocks the given signals in the calling thread and those it starts later.
@@ -73,11 +65,10 @@ pid_t cf_wait(pid_t pid, bool can_block, bool *exited, int *code);
 /// fork(2) twice with setsid(2) between: returns 0 in the grandchild and its pid in the caller, or -1. Only while the
 /// process has one thread.
 pid_t cf_fork_detached(void);
-char *_Nullable const *_Nonnull cf_environment(void);
 
 // Threads.
 
-/// pthread_cond_init(3) on CLOCK_MONOTONIC, for storage of cf_condition_size bytes.
+/// A mutex with a condition variable on CLOCK_MONOTONIC, at an address that does not change.
 typedef struct cf_monitor cf_monitor;
 cf_monitor *cf_monitor_create(void);
 void cf_monitor_destroy(cf_monitor *monitor);
