@@ -13,6 +13,8 @@ struct ProgressLine {
         lastDrawn = start
         self.title = title
         isTerminal = Terminal.isErrorTerminal
+        // A short job leaves no line in a log.
+        lastDrawn = isTerminal ? 0 : start
     }
 
     /// `current` and `total` in bytes.

@@ -51,13 +51,27 @@ struct Browse: ParsableCommand {
         }
         let path = try tag.map { tag in
             _ = try session.snapshotSet(tag)
-            return "\(root)/\(tag)"
+            return try Self.folder(of: tag, in: root)
         }
         if json {
             Terminal.write(json: ["mountpoint": .string(path ?? root)])
         } else {
             Terminal.write((path ?? root) + "\n")
         }
+    }
+
+    /// The folder of a tag, which has another name where the tag is no file name.
+    private static func folder(of tag: String, in root: String) throws -> String {
+        func isOf(_ folder: String) -> Bool {
+            guard let bytes = try? Files.readAll("\(root)/\(folder)/info.json", limit: 1 << 20) else { return false }
+            return (try? JSONParser.parse(bytes))?["tag"]?.stringValue == tag
+        }
+        // Nearly always it has the tag's name.
+        if isOf(tag) { return "\(root)/\(tag)" }
+        guard let folder = (try? Files.listDirectory(root))?.first(where: isOf) else {
+            throw CommandFailure("The tree at '\(root)' does not show '\(tag)': see 'coldframe snapshot list'")
+        }
+        return "\(root)/\(folder)"
     }
 
     private static func absolute(_ path: String) -> String { (try? Files.absolutePath(path)) ?? path }

@@ -62,7 +62,13 @@ extension Snapshot {
             var arguments: JSONObject = [
                 "tag": .string(tag), "devices": .array(set.nodeNames.map { .string($0) }),
             ]
-            if let node = set.stateNodeName { arguments["vmstate"] = .string(node) }
+            if let node = set.stateNodeName {
+                arguments["vmstate"] = .string(node)
+            } else if (try? session.execute("query-guest")) != nil {
+                throw CommandFailure(
+                    "Snapshot '\(tag)' holds disks only, which cannot go back under a running guest: end the guest "
+                        + "first with 'coldframe qmp \(name) guest-del'")
+            }
             let job = JobWaiter(session: session, title: "load '\(tag)'")
             try job.run("snapshot-load", arguments)
             Terminal.write(json ? "{\"tag\": \(JSONWriter.string(.string(tag)))}\n" : "Loaded '\(tag)'\n")
