@@ -29,6 +29,7 @@ struct FileCreation: Sendable {
 
     func run() throws(ColdframeError) {
         let (file, isNew) = try openFile()
+        defer { ImageLocks.release(file) }
         do {
             try ImageLocks.writer.take(on: file, path: path)
             try fill(file)

@@ -118,6 +118,7 @@ final class FileDriver: BlockDriver, Resizable, FileBacked, ExtentSource {
 
     func close() throws(ColdframeError) {
         defer {
+            ImageLocks.release(file)
             bufferedFile.close()
             file.close()
         }

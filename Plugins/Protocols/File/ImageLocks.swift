@@ -46,10 +46,16 @@ struct ImageLocks: Sendable {
             try lockOwnBytes(file, path)
             try refuseConflicts(file, path)
         } catch {
-            // Nothing else is locked through this descriptor; a failure to unlock ends with its close.
-            try? file.setOFDLock(.unlock, offset: Self.heldBase, byteCount: Self.refusedBase)
+            Self.release(file)
             throw error
         }
+    }
+
+    /// Gives all of them up, before the file is closed: closing does it too, but a process that is being started at that
+    /// moment has a copy of the descriptor until it runs its program.
+    static func release(_ file: Descriptor) {
+        // Nothing else is locked through this descriptor; what fails here ends with its close.
+        try? file.setOFDLock(.unlock, offset: heldBase, byteCount: refusedBase)
     }
 
     private func lockOwnBytes(_ file: Descriptor, _ path: String) throws(ColdframeError) {

@@ -66,6 +66,17 @@ import Testing
         try reader.close()
     }
 
+    @Test func closingUnlocksWhateverCopiesThereAre() throws {
+        let image = try TestImage()
+        let disk = try image.open()
+        // What a process that is being started has for a moment.
+        let descriptor = try #require((disk as? any ExtentSource)?.descriptor)
+        let copy = try ProcessControl.standardStream(descriptor)
+        try disk.close()
+        try image.open().close()
+        copy.close()
+    }
+
     @Test func aFailedLockCallIsReported() throws {
         let image = try TestImage()
         SystemCallFaults.inject(onCall: 2, errno: Errno.io, matching: ["fcntl(F_OFD_SETLK)"])
