@@ -100,10 +100,15 @@ public final class Agent {
             logger: logger)
     }
 
+    /// The command line, a tool and a curious operator may all look at one agent at once.
+    private static let ownMonitorClientLimit = 64
+
     /// The monitor that `coldframe` finds by the agent's name; only agents with a name have it.
     public func openOwnMonitor() throws {
         guard let directories else { return }
-        try monitors.add(id: "coldframe", chardev: .unixServer(path: directories.runtime + "/qmp.sock"))
+        try monitors.add(
+            id: "coldframe", chardev: .unixServer(path: directories.runtime + "/qmp.sock"),
+            clientLimit: Self.ownMonitorClientLimit)
     }
 
     func post(_ event: String, _ data: JSONObject) { monitors.post(event: event, data: data) }

@@ -122,13 +122,20 @@ final class Dispatcher {
         }
         guard connection.isNegotiated else { throw Negotiation.expected }
         if let entry = commands.entry(request.command) {
-            if request.kind == .executeOutOfBand, !entry.allowsOutOfBand { throw refusedOutOfBand(request.command) }
+            if request.kind == .executeOutOfBand, !entry.allowsOutOfBand {
+                throw Self.refusedOutOfBand(request.command)
+            }
             return try entry.prepare(request.arguments)
         }
         guard let passThrough = hooks.passThrough else { throw CommandTable.notFound(request.command) }
-        // Which of its commands a guest runs out of band is its own affair: its monitor is not the client's.
-        if request.kind == .executeOutOfBand { throw refusedOutOfBand(request.command) }
+        let guestCommands = hooks.guestCommands
+        let isOutOfBand = request.kind == .executeOutOfBand
         return CommandTable.Prepared(touches: []) {
+            // Which of its commands a guest runs out of band is its own affair: its monitor is not the client's.
+            if isOutOfBand {
+                let isGuests = await guestCommands().contains(request.command)
+                throw isGuests ? Self.refusedOutOfBand(request.command) : CommandTable.notFound(request.command)
+            }
             guard let result = try await passThrough(request.command, request.arguments) else {
                 throw CommandTable.notFound(request.command)
             }
@@ -136,7 +143,7 @@ final class Dispatcher {
         }
     }
 
-    private func refusedOutOfBand(_ command: String) -> QMPError {
+    private nonisolated static func refusedOutOfBand(_ command: String) -> QMPError {
         QMPError(.genericError, "The command \(command) does not support OOB")
     }
 

@@ -25,9 +25,12 @@ public final class MonitorRegistry {
     }
 
     /// Opens a monitor; clients can connect when this returns.
+    /// - Parameter clientLimit: how many clients a listening chardev serves at once; 1 is QEMU's way.
     /// - Returns: the port of a TCP server.
     @discardableResult
-    public func add(id: String, chardev: MonitorChardev, pretty: Bool = false) throws(ColdframeError) -> UInt16? {
+    public func add(
+        id: String, chardev: MonitorChardev, pretty: Bool = false, clientLimit: Int = 1
+    ) throws(ColdframeError) -> UInt16? {
         guard let dispatcher else {
             throw ColdframeError(.invalidArgument, "No commands are served yet")
         }
@@ -35,7 +38,8 @@ public final class MonitorRegistry {
             throw ColdframeError(.alreadyExists, "Duplicate monitor ID '\(id)'")
         }
         let server = try MonitorServer(
-            id: id, chardev: chardev, isPretty: pretty, dispatcher: dispatcher, logger: logger)
+            id: id, chardev: chardev, isPretty: pretty, clientLimit: clientLimit, dispatcher: dispatcher, logger: logger
+        )
         try server.start()
         servers.append(server)
         if case .tcpServer = chardev { return server.port }

@@ -4,21 +4,25 @@ import Logging
 import QMPWire
 import Synchronization
 
-/// One monitor: a thread that serves its clients one after the other. The next sits in the listen backlog, without a
-/// greeting, until the one before has gone.
+/// One monitor: a thread that takes its clients, by default one after the other. The next sits in the listen backlog,
+/// without a greeting, until one before has gone.
 final class MonitorServer: Sendable {
     let id: String
     private let isPretty: Bool
     private let endpoint: MonitorEndpoint
     private let dispatcher: Dispatcher
     private let logger: Logger
-    private let connection = Mutex<MonitorConnection?>(nil)
+    /// How many clients are served at once: one, as QEMU does, or several, each by a thread of its own.
+    private let clientLimit: Int
+    private let connections = Mutex<[MonitorConnection]>([])
+    private let clientLeft = ConditionVariable()
     private let isStopped = Atomic(false)
 
-    init(id: String, chardev: MonitorChardev, isPretty: Bool, dispatcher: Dispatcher, logger: Logger)
-        throws(ColdframeError)
-    {
+    init(
+        id: String, chardev: MonitorChardev, isPretty: Bool, clientLimit: Int, dispatcher: Dispatcher, logger: Logger
+    ) throws(ColdframeError) {
         self.id = id
+        self.clientLimit = clientLimit
         self.isPretty = isPretty
         self.dispatcher = dispatcher
         self.logger = logger
@@ -43,15 +47,18 @@ final class MonitorServer: Sendable {
     /// The TCP port that the monitor listens on.
     var port: UInt16? { try? TCPSocket.localPort(of: endpoint.descriptor) }
 
-    func send(event: JSONValue) { connection.withLock { $0 }?.sendEvent(event) }
+    func send(event: JSONValue) {
+        for connection in connections.withLock({ $0 }) { connection.sendEvent(event) }
+    }
 
-    /// No more clients; the present one gets up to `milliseconds` to take what waits. Blocks.
+    /// No more clients; each that is there gets up to `milliseconds` to take what waits. Blocks.
     func stop(milliseconds: Int) {
         guard !isStopped.exchange(true, ordering: .acquiringAndReleasing) else { return }
         // Wakes the thread that accepts.
         if endpoint.isListening { try? endpoint.descriptor.shutdown(.both) }
         if let path = endpoint.socketPath { try? Files.unlink(path) }
-        connection.withLock { $0 }?.closeWhenSent(milliseconds: milliseconds)
+        for connection in connections.withLock({ $0 }) { connection.closeWhenSent(milliseconds: milliseconds) }
+        clientLeft.broadcast()
     }
 
     private func acceptClients() {
@@ -59,7 +66,12 @@ final class MonitorServer: Sendable {
             do throws(SystemError) {
                 let client = try endpoint.descriptor.accept()
                 guard try isAllowed(client) else { continue }
-                serve(input: client, output: client)
+                if clientLimit == 1 {
+                    serve(input: client, output: client)
+                } else {
+                    try SystemThread.start(name: "mon-\(id)") { [self] in serve(input: client, output: client) }
+                    clientLeft.wait { self.hasRoom || self.isStopped.load(ordering: .acquiring) }
+                }
             } catch {
                 if isStopped.load(ordering: .acquiring) { return }
                 logger.warning("monitor \(id): \(error)")
@@ -68,6 +80,8 @@ final class MonitorServer: Sendable {
             }
         }
     }
+
+    private var hasRoom: Bool { connections.withLock { $0.count < clientLimit } }
 
     private func isAllowed(_ client: Descriptor) throws(SystemError) -> Bool {
         guard endpoint.checksCredentials else { return true }
@@ -86,7 +100,7 @@ final class MonitorServer: Sendable {
         } catch {
             return logger.error("monitor \(id): \(error)")
         }
-        connection.withLock { $0 = client }
+        connections.withLock { $0.append(client) }
         if isStopped.load(ordering: .acquiring) { client.close() }
         let greeting = QMPResponse.greeting(version: AgentVersion.json, capabilities: Negotiation.capabilities)
         let dispatcher = dispatcher
@@ -95,7 +109,8 @@ final class MonitorServer: Sendable {
         } outOfBand: { envelope in
             Task { @AgentActor in await dispatcher.runOutOfBand(envelope, client) }
         }
-        connection.withLock { $0 = nil }
+        connections.withLock { $0.removeAll { $0 === client } }
+        clientLeft.broadcast()
         Task { @AgentActor in dispatcher.remove(client) }
         if endpoint.isListening { input.close() }
     }
