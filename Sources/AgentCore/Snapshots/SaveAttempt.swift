@@ -10,6 +10,7 @@ import QMPWire
 final class SaveAttempt {
     /// How long the guest may be held at the barrier.
     private static let holdLimitNanoseconds: UInt64 = 900_000_000
+    private static let syncAheadNanoseconds: UInt64 = 5_000_000
 
     private let context: SnapshotContext
     private let guest: any Guest
@@ -64,7 +65,7 @@ final class SaveAttempt {
         let reporting = Task { await reportProgress(control) }
         defer { reporting.cancel() }
         do {
-            try await capture.stopped()
+            try await syncingAhead { try await capture.stopped() }
             try FaultPoint.pass("save.held")
             try await cutDisks()
             capture.release()
@@ -97,6 +98,23 @@ final class SaveAttempt {
     }
 
     // MARK: The cut
+
+    /// Flushes the disks again and again while `body` waits for the guest to stop, so that the flushes inside the pause
+    /// find little left to write.
+    private func syncingAhead(_ body: () async throws -> Void) async throws {
+        let drivers = devices.nodes.map(\.block.driver)
+        let syncing = Task {
+            while !Task.isCancelled {
+                for driver in drivers {
+                    // A flush that fails here fails again for the guest, or for the cut, which say so.
+                    try? await blocking { () throws(ColdframeError) in try driver.flush() }
+                }
+                try await Task.sleep(nanoseconds: Self.syncAheadNanoseconds)
+            }
+        }
+        defer { syncing.cancel() }
+        try await body()
+    }
 
     /// Cuts all disks while the barrier is held. A request that comes meanwhile belongs before the guest's instant, so
     /// the cut is dropped and made again.
