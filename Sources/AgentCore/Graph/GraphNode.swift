@@ -63,7 +63,8 @@ final class GraphNode {
         guard let bearer = block.driver as? any SnapshotBearing else {
             throw ColdframeError(
                 .unsupported,
-                "Block format '\(block.driver.driverName)' used by device '\(name)' does not support internal snapshots")
+                "Block format '\(block.driver.driverName)' used by device '\(name)' does not support internal snapshots"
+            )
         }
         return bearer
     }

@@ -81,7 +81,8 @@ final class DeleteJob: JobDriver {
                 try await context.record(.cleared, intent)
             }
             throw ColdframeError(
-                .io, "Snapshot '\(arguments.tag)' could not be deleted from \(failures.joined(separator: "; "))"
+                .io,
+                "Snapshot '\(arguments.tag)' could not be deleted from \(failures.joined(separator: "; "))"
                     + (deleted == 0 ? ". Nothing was changed" : ". The rest is done at the agent's next start"))
         }
         context.catalogue.show(keys)

@@ -23,7 +23,8 @@ struct InternalSnapshotDeletion {
         let holders = leases.holders(node: node.name, snapshotID: snapshot.id)
         guard holders.isEmpty else {
             throw ColdframeError(
-                .busy, "Snapshot '\(snapshot.name)' is open in \(holders.joined(separator: ", ")): close it there first")
+                .busy, "Snapshot '\(snapshot.name)' is open in \(holders.joined(separator: ", ")): close it there first"
+            )
         }
         guard !node.block.isReadOnly else {
             throw ColdframeError(.permission, "Device '\(device)' is read only")

@@ -170,7 +170,8 @@ final class SaveAttempt {
     private func attach(
         _ state: SetRecord.State, to snapshots: [SnapshotInfo], writer: any VMStateWriter
     ) async throws {
-        guard let index = devices.nodes.firstIndex(where: { $0 === stateNode }), snapshots.indices.contains(index) else {
+        guard let index = devices.nodes.firstIndex(where: { $0 === stateNode }), snapshots.indices.contains(index)
+        else {
             throw ColdframeError(.io, "The snapshot on node '\(stateNode.name)' is missing")
         }
         let annotation = plan.record(state: state).bytes

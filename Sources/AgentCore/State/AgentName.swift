@@ -1,6 +1,7 @@
 /// The name of an agent: a folder's name and part of socket paths.
 public enum AgentName {
-    public static let rule = "A name has at most 64 letters, digits, '-', '_' and '.', and begins with a letter or digit"
+    public static let rule =
+        "A name has at most 64 letters, digits, '-', '_' and '.', and begins with a letter or digit"
 
     public static func isValid(_ name: String) -> Bool {
         func isAlphanumeric(_ byte: UInt8) -> Bool {

@@ -12,7 +12,8 @@ public struct Module: Sendable {
     public var guests: [any GuestFactory]
     public var diskServer: (any DiskServerFactory)?
     /// Registers the module's commands (those of its own schema) with the agent.
-    public var registerCommands: @Sendable @AgentActor (_ registry: any CommandRegistry, _ services: any AgentServices) -> Void
+    public var registerCommands:
+        @Sendable @AgentActor (_ registry: any CommandRegistry, _ services: any AgentServices) -> Void
 
     public init(
         name: String, schema: SchemaFragment, blockDrivers: [any BlockDriverFactory] = [],

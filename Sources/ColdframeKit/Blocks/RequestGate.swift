@@ -32,7 +32,8 @@ public final class RequestGate: Sendable {
         while true {
             let old = word.load(ordering: .relaxed)
             if old & Self.closedBit == 0 {
-                if word.weakCompareExchange(expected: old, desired: old + 1, ordering: .acquiringAndReleasing).exchanged {
+                if word.weakCompareExchange(expected: old, desired: old + 1, ordering: .acquiringAndReleasing).exchanged
+                {
                     return
                 }
             } else {
@@ -68,7 +69,11 @@ public final class RequestGate: Sendable {
         let alarm = Task {
             let now = SystemClock.monotonicNanoseconds()
             if deadlineNanoseconds > now { try? await Task.sleep(nanoseconds: deadlineNanoseconds - now) }
-            wakeDrains()
+            // Again and again: a wake that comes between the look at the clock and the wait would be lost.
+            while !Task.isCancelled {
+                wakeDrains()
+                try? await Task.sleep(nanoseconds: 1_000_000)
+            }
         }
         defer { alarm.cancel() }
         while inFlightCount > 0 {
