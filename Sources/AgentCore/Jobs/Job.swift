@@ -133,5 +133,7 @@ final class JobGroup {
     fileprivate(set) var members: [Job] = []
     /// One of them has failed and the others are being brought down.
     var isAborting = false
+    /// They are being prepared and committed: no verb comes in between, as none does in QEMU.
+    var isFinalizing = false
     nonisolated init() {}
 }

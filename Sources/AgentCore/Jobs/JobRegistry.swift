@@ -9,6 +9,8 @@ public final class JobRegistry {
     private var jobs: [Job] = []
     private let post: @Sendable @AgentActor (String, JSONObject) -> Void
     private var idleWaiters: [CheckedContinuation<Void, Never>] = []
+    /// The agent is ending: no more jobs.
+    private var isClosed = false
 
     /// `post` sends an event to all monitors.
     public init(post: @escaping @Sendable @AgentActor (_ event: String, _ data: JSONObject) -> Void) {
@@ -29,6 +31,7 @@ public final class JobRegistry {
     func create(
         id: String?, driver: any JobDriver, group: JobGroup, autoFinalize: Bool, autoDismiss: Bool
     ) throws -> Job {
+        guard !isClosed else { throw ColdframeError(.busy, "The agent is ending") }
         guard let id else { throw ColdframeError(.invalidArgument, "An explicit job ID is required") }
         guard Identifier.isWellFormed(id) else { throw ColdframeError(.invalidArgument, "Invalid job ID '\(id)'") }
         guard !jobs.contains(where: { $0.jobID == id }) else {
@@ -74,6 +77,8 @@ public final class JobRegistry {
     }
 
     private func finalize(_ group: JobGroup) async {
+        group.isFinalizing = true
+        defer { group.isFinalizing = false }
         for member in group.members {
             do {
                 try await member.driver.prepare()
@@ -125,8 +130,9 @@ public final class JobRegistry {
         jobs.removeAll { $0 === job }
     }
 
-    /// Cancels everything and suspends until no job works any more (the agent's end).
+    /// Refuses new jobs, cancels all and suspends until none works any more (the agent's end).
     public func cancelAll() async {
+        isClosed = true
         for job in jobs where job.status != .concluded {
             // A job that concludes meanwhile refuses the verb, which is as good.
             try? await cancel(id: job.jobID)
@@ -195,7 +201,7 @@ public final class JobRegistry {
     }
 
     private func check(_ job: Job, _ verb: JobVerb) throws {
-        guard JobTable.accepts(verb, in: job.status) else {
+        guard JobTable.accepts(verb, in: job.status), job.status != .pending || !job.group.isFinalizing else {
             throw ColdframeError(
                 .invalidArgument,
                 "Job '\(job.jobID)' in state '\(job.status.rawValue)' cannot accept command verb '\(verb.rawValue)'")
