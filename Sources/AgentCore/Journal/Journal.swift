@@ -23,13 +23,13 @@ final class Journal: Sendable {
         case cleared
     }
 
-    private let file: Descriptor
-    private let state: Mutex<State>
+    private typealias Pending = [String: (step: Step, intent: Intent)]
 
-    private struct State {
-        var end: UInt64
-        var pending: [String: (step: Step, intent: Intent)]
-    }
+    private let file: Descriptor
+    /// Where the next record goes; held while it is written.
+    private let end: Mutex<UInt64>
+    /// Apart from `end`, so that whoever looks does not wait for the disk.
+    private let current: Mutex<Pending>
 
     private static let magic: UInt32 = 0x4A46_4331  // "1CFJ"
     private static let payloadLimit = 1 << 20
@@ -55,15 +55,17 @@ final class Journal: Sendable {
         } catch {
             throw ColdframeError(error, "Could not cut the torn end of the intent journal '\(path)'")
         }
-        state = Mutex(replayed)
+        end = Mutex(replayed.end)
+        current = Mutex(replayed.pending)
     }
 
     /// Intents that were begun and not cleared, with the last step each reached.
     var pending: [(step: Step, intent: Intent)] {
-        state.withLock { state in state.pending.values.sorted { $0.intent.uuid < $1.intent.uuid } }
+        current.withLock { pending in pending.values.sorted { $0.intent.uuid < $1.intent.uuid } }
     }
 
-    /// Records a step; it is on stable storage when this returns.
+    /// Records a step; it is on stable storage when this returns. `cleared` takes the intent off the pending ones even
+    /// if it cannot be written: what stays in the file then is looked at, and found done, at the next start.
     func record(_ step: Step, _ intent: Intent) throws(ColdframeError) {
         var object = intent.json
         object["step"] = .string(step.rawValue)
@@ -71,15 +73,17 @@ final class Journal: Sendable {
         JSONWriter.compact(.object(object), into: &payload)
         let record = Self.header(for: payload) + payload
         do {
-            try state.withLock { state in
-                try record.withUnsafeBytes { try file.pwriteAll($0, at: state.end) }
+            try end.withLock { end in
+                if step == .cleared { current.withLock { $0[intent.uuid] = nil } }
+                try record.withUnsafeBytes { try file.pwriteAll($0, at: end) }
                 try file.synchronizeData()
-                state.end += UInt64(record.count)
-                state.pending[intent.uuid] = step == .cleared ? nil : (step, intent)
-                if state.pending.isEmpty {
-                    try file.truncate(toByteCount: 0)
-                    state.end = 0
+                end += UInt64(record.count)
+                let isEmpty = current.withLock { pending in
+                    if step != .cleared { pending[intent.uuid] = (step, intent) }
+                    return pending.isEmpty
                 }
+                // A journal that cannot be cut grows until it can.
+                if isEmpty, (try? file.truncate(toByteCount: 0)) != nil { end = 0 }
             }
         } catch {
             throw ColdframeError(wrapping: error).prefixed("Could not write the intent journal")
@@ -93,11 +97,11 @@ final class Journal: Sendable {
         }
     }
 
-    private static func replay(_ bytes: [UInt8]) -> State {
+    private static func replay(_ bytes: [UInt8]) -> (end: UInt64, pending: Pending) {
         func word(_ offset: Int) -> UInt32 {
             (0..<4).reduce(0) { $0 | UInt32(bytes[offset + $1]) << (8 * $1) }
         }
-        var state = State(end: 0, pending: [:])
+        var pending: Pending = [:]
         var offset = 0
         while bytes.count - offset >= 16, word(offset) == magic {
             let length = Int(word(offset + 4))
@@ -108,10 +112,9 @@ final class Journal: Sendable {
                 let json = try? JSONParser.parse(String(decoding: payload, as: UTF8.self)),
                 let step = json["step"]?.stringValue.flatMap(Step.init(rawValue:)), let intent = Intent(json: json)
             else { break }
-            state.pending[intent.uuid] = step == .cleared ? nil : (step, intent)
+            pending[intent.uuid] = step == .cleared ? nil : (step, intent)
             offset += 16 + length
         }
-        state.end = UInt64(offset)
-        return state
+        return (UInt64(offset), pending)
     }
 }
