@@ -11,45 +11,73 @@ struct NodeInformation {
     func nodes() async throws -> [BlockDeviceInfo] {
         var all: [BlockDeviceInfo] = []
         for node in graph.nodes.reversed() where !node.isPrivate {
-            all.append(try await describe(node))
+            do {
+                all.append(try await describe(node))
+            } catch  where !graph.nodes.contains(where: { $0 === node }) {
+                // It was deleted while its image was being asked.
+                continue
+            }
         }
         return all
     }
 
     private func describe(_ node: GraphNode) async throws -> BlockDeviceInfo {
         let driver = node.block.driver
-        let information = try await blocking { () throws(ColdframeError) in try driver.information() }
+        let image = try await image(node)
         let cache = node.options?.cache
         return BlockDeviceInfo(
             file: driver.displayFilename, nodeName: node.name, ro: driver.isReadOnly, drv: driver.driverName,
-            backingFile: information.backingFilename, backingFileDepth: depth(of: node), encrypted: false,
+            backingFile: image.backingFilename, backingFileDepth: depth(of: node), encrypted: false,
             detectZeroes: node.options?.detectZeroes ?? .off, bps: 0, bpsRd: 0, bpsWr: 0, iops: 0, iopsRd: 0, iopsWr: 0,
-            image: image(node, information),
+            image: image,
             cache: BlockdevCacheInfo(
                 writeback: true, direct: cache?.direct ?? false, noFlush: cache?.noFlush ?? false),
             writeThreshold: 0)
     }
 
+    private func backing(of node: GraphNode) -> GraphNode? { node.children.first { $0.name == "backing" }?.node }
+
     private func depth(of node: GraphNode) -> Int64 {
         var depth: Int64 = 0
         var current = node
-        while let backing = current.children.first(where: { $0.name == "backing" })?.node {
+        while let next = backing(of: current) {
             depth += 1
-            current = backing
+            current = next
         }
         return depth
     }
 
-    private func image(_ node: GraphNode, _ information: BlockInformation) -> ImageInfo {
+    /// The image and, inside it, those that it is backed by.
+    private func image(_ node: GraphNode) async throws -> ImageInfo {
         let driver = node.block.driver
+        let next = backing(of: node)
+        let information = try await blocking { () throws(ColdframeError) in try driver.information() }
         let snapshots = (driver as? any SnapshotBearing)?.snapshots ?? []
+        let specific = try information.formatSpecific.map { type, data in
+            try ImageInfoSpecific(QAPIInput(["type": .string(type), "data": .object(data)]))
+        }
+        var backingImage: QAPIBox<ImageInfo>?
+        if let next { backingImage = QAPIBox(try await image(next)) }
         return ImageInfo(
             filename: driver.displayFilename, format: driver.driverName, dirtyFlag: information.isDirty ? true : nil,
             actualSize: information.allocatedByteCount.map { Int64(clamping: $0) },
             virtualSize: Int64(clamping: driver.byteCount),
             clusterSize: information.clusterByteCount.map { Int64($0) },
             backingFilename: information.backingFilename,
+            fullBackingFilename: information.backingFilename.flatMap {
+                Self.fullBackingFilename($0, imageFilename: driver.displayFilename)
+            },
             backingFilenameFormat: information.backingFormat,
-            snapshots: snapshots.isEmpty ? nil : snapshots.map(\.wire))
+            snapshots: snapshots.isEmpty ? nil : snapshots.map(\.wire), backingImage: backingImage,
+            formatSpecific: specific)
+    }
+
+    /// Relative names count from the image's folder. nil where the image is not a plain file and so has none.
+    static func fullBackingFilename(_ filename: String, imageFilename: String) -> String? {
+        let head = filename.prefix { $0 != "/" }
+        if filename.hasPrefix("/") || head.contains(":") { return filename }
+        if imageFilename.hasPrefix("json:") { return nil }
+        guard let slash = imageFilename.lastIndex(of: "/") else { return filename }
+        return imageFilename[...slash] + filename
     }
 }
