@@ -64,7 +64,7 @@ public final class Agent {
             gate: ImageReferenceGate(allowedFolders: configuration.allowedBackingFolders))
         exports = ExportRegistry(factories: modules.flatMap(\.blockExports), graph: graph, post: post)
         snapshotExports = SnapshotExportRegistry(factory: modules.flatMap(\.snapshotExports).first)
-        guests = GuestRegistry(factories: modules.flatMap(\.guests))
+        guests = GuestRegistry(factories: modules.flatMap(\.guests)) { [lane] in lane.jobID }
         catalogue = Catalogue(graph: graph, leases: leases)
         diskServerFactory = modules.lazy.compactMap(\.diskServer).first
         commands = CommandTable()
@@ -119,13 +119,13 @@ public final class Agent {
         await jobs.cancelAll()
         await snapshotExports.removeAll()
         do {
-            if guests.guest != nil { try await guests.remove(id: nil, force: true) }
+            try await guests.close()
         } catch {
             logger.error("the guest could not be ended: \(ColdframeError(wrapping: error))")
         }
         await exports.removeAll()
-        for failure in await graph.closeAll() {
-            logger.error("\(failure)")
-        }
+        // In the lane: a command that is at a node's snapshots comes to its end first.
+        let failures = try? await lane.run { await graph.closeAll() }
+        for failure in failures ?? [] { logger.error("\(failure)") }
     }
 }

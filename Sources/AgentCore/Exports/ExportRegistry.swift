@@ -8,6 +8,7 @@ final class ExportRegistry {
     private var exports: [Entry] = []
     private let factories: [String: any BlockExportFactory]
     private let graph: Graph
+    private let activity = Activity()
     private let post: @Sendable @AgentActor (String, JSONObject) -> Void
 
     private final class Entry {
@@ -16,6 +17,8 @@ final class ExportRegistry {
         let use: NodeUse
         var export: (any BlockExport)?
         var isShuttingDown = false
+        var hasEnded = false
+        var waiters: [CheckedContinuation<Void, Never>] = []
         init(options: BlockExportOptions, node: GraphNode, use: NodeUse) {
             self.options = options
             self.node = node
@@ -50,6 +53,8 @@ final class ExportRegistry {
         let use = NodeUse(
             .export(options.id), role: "root", permissions: isWritable ? [.consistentRead, .write] : .consistentRead,
             shared: NodePermissions.all.subtracting(.resize))
+        try activity.begin()
+        defer { activity.end() }
         try node.add(use)
         let entry = Entry(options: options, node: node, use: use)
         exports.append(entry)
@@ -58,9 +63,13 @@ final class ExportRegistry {
                 await self?.end(entry)
             }
         } catch {
-            node.remove(use)
-            exports.removeAll { $0 === entry }
+            forget(entry)
             throw error
+        }
+        // Ended before it had begun: its server went away meanwhile.
+        guard !entry.isShuttingDown else {
+            await finish(entry)
+            throw ColdframeError(.notFound, "Export '\(options.id)' was ended while it was being added")
         }
     }
 
@@ -77,16 +86,35 @@ final class ExportRegistry {
         await end(entry)
     }
 
+    /// The agent's end: refuses new exports, and returns when none serves any more.
     func removeAll() async {
-        for entry in exports { await end(entry) }
+        await activity.close()
+        for entry in exports {
+            await end(entry)
+            while !entry.hasEnded { await withCheckedContinuation { entry.waiters.append($0) } }
+        }
     }
 
+    /// Whoever comes second does not wait: it may be the export itself, which says that it is going.
     private func end(_ entry: Entry) async {
         guard !entry.isShuttingDown else { return }
         entry.isShuttingDown = true
-        await entry.export?.stop()
+        // One that is being started is ended by whoever starts it.
+        if entry.export != nil { await finish(entry) }
+    }
+
+    private func forget(_ entry: Entry) {
         entry.node.remove(entry.use)
         exports.removeAll { $0 === entry }
+        entry.hasEnded = true
+        let waiting = entry.waiters
+        entry.waiters = []
+        for waiter in waiting { waiter.resume() }
+    }
+
+    private func finish(_ entry: Entry) async {
+        await entry.export?.stop()
+        forget(entry)
         post("BLOCK_EXPORT_DELETED", ["id": .string(entry.options.id)])
     }
 

@@ -6,6 +6,7 @@ import QAPI
 final class SnapshotExportRegistry {
     private var exports: [Entry] = []
     private let factory: (any SnapshotExportFactory)?
+    private let activity = Activity()
 
     private final class Entry {
         let options: SnapshotExportOptions
@@ -27,6 +28,8 @@ final class SnapshotExportRegistry {
         guard !exports.contains(where: { $0.options.id == options.id }) else {
             throw ColdframeError(.alreadyExists, "Snapshot export id '\(options.id)' is already in use")
         }
+        try activity.begin()
+        defer { activity.end() }
         let entry = Entry(options)
         exports.append(entry)
         do {
@@ -42,12 +45,16 @@ final class SnapshotExportRegistry {
         guard let entry = exports.first(where: { $0.options.id == id }), let export = entry.export else {
             throw ColdframeError(.notFound, "Snapshot export '\(id)' is not found")
         }
+        try activity.begin()
+        defer { activity.end() }
         entry.export = nil
         await export.stop()
         exports.removeAll { $0 === entry }
     }
 
+    /// The agent's end: refuses new trees, and returns when none is mounted any more.
     func removeAll() async {
+        await activity.close()
         let ending = exports
         exports = []
         for entry in ending { await entry.export?.stop() }

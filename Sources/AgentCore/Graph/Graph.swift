@@ -11,6 +11,7 @@ public final class Graph {
     /// Names of nodes whose opening is under way, so that two commands cannot make the same one.
     private var reservedNames: Set<String> = []
     private var automaticNameCount = 0
+    private let activity = Activity()
 
     public init(factories: [any BlockDriverFactory], gate: ImageReferenceGate) {
         self.factories = Dictionary(factories.map { ($0.driverName, $0) }, uniquingKeysWith: { first, _ in first })
@@ -79,8 +80,10 @@ public final class Graph {
         guard let factory = factories[options.driver] else {
             throw ColdframeError(.unsupported, "Unknown driver '\(options.driver)'")
         }
+        try activity.begin()
+        defer { activity.end() }
         let name = options.nodeName ?? automaticName()
-        try reserve(name)
+        try reserve(name, isAutomatic: options.nodeName == nil)
         defer { reservedNames.remove(name) }
 
         let options = inherited.applied(to: options)
@@ -104,8 +107,8 @@ public final class Graph {
         }
     }
 
-    private func reserve(_ name: String) throws {
-        guard Identifier.isWellFormed(name) || name.hasPrefix("#block") else {
+    private func reserve(_ name: String, isAutomatic: Bool = false) throws {
+        guard isAutomatic || Identifier.isWellFormed(name) else {
             throw ColdframeError(.invalidArgument, "Invalid node-name: '\(name)'")
         }
         guard name.utf8.count < 32 else { throw ColdframeError(.invalidArgument, "Node name too long") }
@@ -130,6 +133,7 @@ public final class Graph {
         if let holder = node.uses.first(where: { $0.parent == nil }) {
             switch holder.kind {
             case .export: throw ColdframeError(.busy, "Node \(nodeName) is in use")
+            case .opening: throw ColdframeError(.busy, "Block device \(nodeName) is in use")
             default:
                 throw ColdframeError(.busy, "Node '\(nodeName)' is busy: block device is in use by \(holder.user)")
             }
@@ -138,6 +142,8 @@ public final class Graph {
             throw ColdframeError(.permission, "Node \(nodeName) is not owned by the monitor")
         }
         guard node.uses.isEmpty else { throw ColdframeError(.busy, "Block device \(nodeName) is in use") }
+        try activity.begin()
+        defer { activity.end() }
         try await close(node)
     }
 
@@ -167,8 +173,9 @@ public final class Graph {
         try await BlockingPool.shared.run { () throws(ColdframeError) in try driver.close() }
     }
 
-    /// Closes everything, parents before children (the agent's end). Reports what could not be flushed.
+    /// Refuses new nodes and closes all, parents before children (the agent's end). Reports what could not be flushed.
     func closeAll() async -> [ColdframeError] {
+        await activity.close()
         var failures: [ColdframeError] = []
         while let node = nodes.first(where: { $0.parents.isEmpty }) {
             do { try await close(node) } catch { failures.append(ColdframeError(wrapping: error)) }

@@ -75,6 +75,8 @@ final class GraphNode {
 final class NodeUse {
     enum Kind {
         case parent(GraphNode)
+        /// A parent that is being opened, by its name.
+        case opening(String)
         case export(String)
         case holder(String)
     }
@@ -99,6 +101,7 @@ final class NodeUse {
     var user: String {
         switch kind {
         case .parent(let node): "node '\(node.name)'"
+        case .opening(let name): "node '\(name)'"
         case .export(let id): "block export '\(id)'"
         case .holder(let words): words
         }

@@ -7,6 +7,7 @@ final class ImageCreation: CreateContext {
     private let graph: Graph
     private let progress: @Sendable @AgentActor (_ byteCount: UInt64) -> Void
     private var opened: [GraphNode] = []
+    private var held: [(node: GraphNode, use: NodeUse)] = []
 
     init(graph: Graph, progress: @escaping @Sendable @AgentActor (_ byteCount: UInt64) -> Void) {
         self.graph = graph
@@ -17,6 +18,8 @@ final class ImageCreation: CreateContext {
         let factory = try graph.factory(for: options.driver)
         var failure: (any Error)?
         do { try await factory.create(options, context: self) } catch { failure = error }
+        for (node, use) in held { node.remove(use) }
+        held = []
         for node in opened.reversed() {
             do { try await graph.close(node) } catch { failure = failure ?? error }
         }
@@ -32,6 +35,10 @@ final class ImageCreation: CreateContext {
             guard node.uses.isEmpty else {
                 throw ColdframeError(.busy, "Node '\(name)' is busy: it is in use by \(node.uses[0].user)")
             }
+            let use = NodeUse(
+                .holder("block job: create"), role: "root", permissions: [.write, .resize], shared: .consistentRead)
+            try node.add(use)
+            held.append((node, use))
             return node.block
         case .definition(let definition):
             let node = try await graph.open(definition, inherited: InheritedOptions(), isMonitorOwned: false)

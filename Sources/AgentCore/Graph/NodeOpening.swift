@@ -9,7 +9,15 @@ final class NodeOpening: OpenContext {
     private let graph: Graph
     private let options: BlockdevOptions
     private let gate: ImageReferenceGate
-    private var children: [(name: String, node: GraphNode, role: ChildRole)] = []
+    private var children: [Child] = []
+
+    private struct Child {
+        let name: String
+        let node: GraphNode
+        let role: ChildRole
+        /// Holds the child until its parent is a node and uses it itself.
+        let hold: NodeUse
+    }
 
     init(graph: Graph, name: String, options: BlockdevOptions, gate: ImageReferenceGate) {
         self.graph = graph
@@ -33,12 +41,23 @@ final class NodeOpening: OpenContext {
             node = try await graph.open(
                 definition, inherited: InheritedOptions(parent: options, role: role), isMonitorOwned: false)
         }
-        children.append((name, node, role))
+        let mayWrite = role == .image && !isReadOnly && !node.block.isReadOnly
+        let hold = Self.use(.opening(nodeName), name: name, role: role, mayWrite: mayWrite)
+        do {
+            try node.add(hold)
+        } catch {
+            if case .definition = reference { try? await graph.close(node) }
+            throw error
+        }
+        children.append(Child(name: name, node: node, role: role, hold: hold))
         return node.block
     }
 
     func backingNamedByImage(filename: String, format: String?, imageFilename: String) async throws -> BlockNode {
-        let path = try gate.resolve(filename, imageFilename: imageFilename)
+        let gate = gate
+        let path = try await blocking { () throws(ColdframeError) in
+            try gate.resolve(filename, imageFilename: imageFilename)
+        }
         guard let format else {
             // Guessing a format from content lets a guest write itself a backing file: refused, as qemu-img does.
             throw ColdframeError(
@@ -56,32 +75,29 @@ final class NodeOpening: OpenContext {
 
     /// The driver is open: its children's users are recorded.
     func adopt(as node: GraphNode) throws {
-        for (name, child, role) in children {
-            try child.add(Self.use(by: node, name: name, role: role))
-            node.children.append((name, child))
+        for child in children {
+            child.node.remove(child.hold)
+            let mayWrite = child.role == .image && !node.block.isReadOnly
+            try child.node.add(Self.use(.parent(node), name: child.name, role: child.role, mayWrite: mayWrite))
+            node.children.append((child.name, child.node))
         }
     }
 
     /// The driver could not be opened: children that were made for it go.
     func giveUp() async {
-        for (_, child, _) in children.reversed() {
-            for use in child.uses where use.parent?.name == nodeName { child.remove(use) }
+        for child in children.reversed() {
+            child.node.remove(child.hold)
+            for use in child.node.uses where use.parent?.name == nodeName { child.node.remove(use) }
             // What cannot be closed cleanly was opened for nothing: there is no write to lose.
-            if !child.isMonitorOwned, child.uses.isEmpty { try? await graph.close(child) }
+            if !child.node.isMonitorOwned, child.node.uses.isEmpty { try? await graph.close(child.node) }
         }
         children = []
     }
 
-    private static func use(by parent: GraphNode, name: String, role: ChildRole) -> NodeUse {
-        switch role {
-        case .image:
-            let writes: NodePermissions = parent.block.isReadOnly ? [] : [.write, .resize]
-            return NodeUse(
-                .parent(parent), role: name, permissions: writes.union(.consistentRead),
-                shared: [.consistentRead, .writeUnchanged])
-        case .backing:
-            return NodeUse(
-                .parent(parent), role: name, permissions: .consistentRead, shared: [.consistentRead, .writeUnchanged])
-        }
+    private static func use(_ kind: NodeUse.Kind, name: String, role: ChildRole, mayWrite: Bool) -> NodeUse {
+        let writes: NodePermissions = role == .image && mayWrite ? [.write, .resize] : []
+        return NodeUse(
+            kind, role: name, permissions: writes.union(.consistentRead),
+            shared: [.consistentRead, .writeUnchanged])
     }
 }

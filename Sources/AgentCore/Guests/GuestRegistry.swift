@@ -6,10 +6,16 @@ import QAPI
 final class GuestRegistry {
     private(set) var guest: (any Guest)?
     private var isBusy = false
+    private let activity = Activity()
+    /// Ids of guests that ended while they were being added or removed.
+    private var deadIDs: Set<String> = []
     private let factories: [String: any GuestFactory]
+    /// The job that works on the guest, or nil.
+    private let user: @AgentActor () -> String?
 
-    init(factories: [any GuestFactory]) {
+    init(factories: [any GuestFactory], user: @escaping @AgentActor () -> String?) {
         self.factories = Dictionary(factories.map { ($0.driverName, $0) }, uniquingKeysWith: { first, _ in first })
+        self.user = user
     }
 
     func add(_ options: GuestOptions, services: any AgentServices) async throws {
@@ -23,11 +29,21 @@ final class GuestRegistry {
         guard let factory = factories[options.driver] else {
             throw ColdframeError(.unsupported, "Unknown guest driver '\(options.driver)'")
         }
+        try activity.begin()
         isBusy = true
-        defer { isBusy = false }
-        guest = try await factory.add(options, services: services)
+        defer {
+            isBusy = false
+            deadIDs = []
+            activity.end()
+        }
+        let added = try await factory.add(options, services: services)
+        guard !deadIDs.contains(added.id) else {
+            throw ColdframeError(.peer, "Guest '\(added.id)' ended as soon as it was started")
+        }
+        guest = added
     }
 
+    /// Unless forced, a guest that a snapshot job works on stays.
     func remove(id: String?, force: Bool) async throws {
         guard let leaving = guest, !isBusy else {
             throw ColdframeError(.notFound, "This agent has no guest")
@@ -35,14 +51,43 @@ final class GuestRegistry {
         guard id == nil || id == leaving.id else {
             throw ColdframeError(.notFound, "Guest '\(id ?? "")' is not found")
         }
+        if !force, let user = user() {
+            throw ColdframeError(.busy, "Guest '\(leaving.id)' is busy: job '\(user)' works on it")
+        }
+        try activity.begin()
+        try await remove(leaving, force: force)
+    }
+
+    private func remove(_ leaving: any Guest, force: Bool) async throws {
         isBusy = true
-        defer { isBusy = false }
-        try await leaving.remove(force: force)
+        defer {
+            isBusy = false
+            deadIDs = []
+            activity.end()
+        }
+        do {
+            try await leaving.remove(force: force)
+        } catch {
+            if deadIDs.contains(leaving.id) { guest = nil }
+            throw error
+        }
         guest = nil
+    }
+
+    /// The agent's end: waits for what is under way, then ends the guest.
+    func close() async throws {
+        await activity.close()
+        guard let leaving = guest else { return }
+        defer { guest = nil }
+        try await leaving.remove(force: true)
     }
 
     /// The module says that the guest has ended by itself; its disks stay.
     func died(id: String) {
-        if guest?.id == id, !isBusy { guest = nil }
+        if isBusy {
+            deadIDs.insert(id)
+        } else if guest?.id == id {
+            guest = nil
+        }
     }
 }

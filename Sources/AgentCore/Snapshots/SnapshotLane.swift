@@ -7,7 +7,14 @@ import ColdframeKit
 @AgentActor
 final class SnapshotLane {
     private var isTaken = false
-    private var waiters: [CheckedContinuation<Void, Never>] = []
+    private var queue: [Ticket] = []
+    /// The job that has the lane, or nil: nobody, or a command.
+    private(set) var jobID: String?
+
+    private final class Ticket {
+        let continuation: CheckedContinuation<Bool, Never>
+        init(_ continuation: CheckedContinuation<Bool, Never>) { self.continuation = continuation }
+    }
 
     nonisolated init() {}
 
@@ -15,24 +22,37 @@ final class SnapshotLane {
     func run<T: Sendable>(
         for control: (any JobControl)? = nil, _ body: () async throws -> T
     ) async throws -> T {
-        while isTaken {
-            control?.onCancel { [weak self] in self?.wake() }
-            await withCheckedContinuation { waiters.append($0) }
-            control?.onCancel(nil)
-            try await control?.checkpoint()
-        }
-        isTaken = true
-        defer {
-            isTaken = false
-            wake()
-        }
+        try await enter(control)
+        jobID = control?.jobID
+        defer { leave() }
+        try await control?.checkpoint()
         return try await body()
     }
 
-    /// Everybody looks again; the first that does takes the lane.
-    private func wake() {
-        let waiting = waiters
-        waiters = []
-        for waiter in waiting { waiter.resume() }
+    /// Takes the lane, or waits until it is handed over: nobody who comes later can be first.
+    private func enter(_ control: (any JobControl)?) async throws {
+        guard isTaken else {
+            isTaken = true
+            return
+        }
+        let isMine = await withCheckedContinuation { continuation in
+            let ticket = Ticket(continuation)
+            queue.append(ticket)
+            // After the ticket is in the queue: a job that is cancelled already has its action called at once.
+            control?.onCancel { [weak self] in self?.withdraw(ticket) }
+        }
+        control?.onCancel(nil)
+        guard isMine else { throw ColdframeError(.cancelled, "Operation canceled") }
+    }
+
+    private func withdraw(_ ticket: Ticket) {
+        guard let index = queue.firstIndex(where: { $0 === ticket }) else { return }
+        queue.remove(at: index)
+        ticket.continuation.resume(returning: false)
+    }
+
+    private func leave() {
+        jobID = nil
+        if queue.isEmpty { isTaken = false } else { queue.removeFirst().continuation.resume(returning: true) }
     }
 }
