@@ -14,11 +14,6 @@ final class Catalogue {
     private var observers: [UInt64: @Sendable @AgentActor ([SnapshotSet]) -> Void] = [:]
     private var observerCount: UInt64 = 0
 
-    struct SnapshotKey: Hashable {
-        let node: String
-        let id: String
-    }
-
     init(graph: Graph, leases: LeaseTable) {
         self.graph = graph
         self.leases = leases

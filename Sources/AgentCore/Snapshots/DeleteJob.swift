@@ -26,29 +26,24 @@ final class DeleteJob: JobDriver {
             guard !found.isEmpty else {
                 throw ColdframeError(.notFound, "Snapshot '\(arguments.tag)' does not exist in one or more devices")
             }
-            try checkLeases(found)
-            try await control.checkpoint()
-            try await delete(found, devices, control)
+            let keys = found.map { SnapshotKey(node: $0.node.name, id: $0.snapshot.id) }
+            try context.leases.beginDelete(keys, tag: arguments.tag)
+            defer { context.leases.endDelete(keys) }
+            try await context.holding(devices, for: jobType) {
+                try await control.checkpoint()
+                try await delete(found, keys, devices, control)
+            }
         }
     }
 
     func commit() async { context.catalogue.changed() }
     func abort() async { context.catalogue.changed() }
 
-    private func checkLeases(_ found: [(node: GraphNode, snapshot: SnapshotInfo)]) throws {
-        let holders = found.flatMap { context.leases.holders(node: $0.node.name, snapshotID: $0.snapshot.id) }
-        guard holders.isEmpty else {
-            throw ColdframeError(
-                .busy,
-                "Snapshot '\(arguments.tag)' is open in \(Set(holders).sorted().joined(separator: ", ")): close it there "
-                    + "first")
-        }
-    }
-
     /// From the first image on the delete only goes forward: what fails stays hidden and pending, and is brought to its
     /// end at the agent's next start.
     private func delete(
-        _ found: [(node: GraphNode, snapshot: SnapshotInfo)], _ devices: SnapshotDevices, _ control: any JobControl
+        _ found: [(node: GraphNode, snapshot: SnapshotInfo)], _ keys: [SnapshotKey], _ devices: SnapshotDevices,
+        _ control: any JobControl
     ) async throws {
         var intent = Intent(
             uuid: UUIDText.generate(), operation: .delete, tag: arguments.tag, images: devices.intentImages)
@@ -57,7 +52,6 @@ final class DeleteJob: JobDriver {
             intent.images[index].snapshotID = snapshot.id
             intent.images[index].snapshotDateSeconds = snapshot.dateSeconds
         }
-        let keys = found.map { Catalogue.SnapshotKey(node: $0.node.name, id: $0.snapshot.id) }
         try await context.record(.begin, intent)
         context.catalogue.hide(keys)
         // Whoever watches lets go of the tag before its clusters can be used again.
@@ -75,19 +69,23 @@ final class DeleteJob: JobDriver {
                 if deleted == 0 { break }
             }
         }
+        let isPending = !failures.isEmpty && deleted > 0 && context.journal != nil
+        // A tag of which a part is left is hidden until it is gone, if there is a journal to remember it.
+        if !isPending {
+            context.catalogue.show(keys)
+            await context.clear(intent)
+        }
         guard failures.isEmpty else {
-            if deleted == 0 {
-                context.catalogue.show(keys)
-                try await context.record(.cleared, intent)
-            }
+            let outcome =
+                deleted == 0
+                ? "Nothing was changed" : isPending ? "The rest is done at the agent's next start" : "Delete it again"
             throw ColdframeError(
                 .io,
-                "Snapshot '\(arguments.tag)' could not be deleted from \(failures.joined(separator: "; "))"
-                    + (deleted == 0 ? ". Nothing was changed" : ". The rest is done at the agent's next start"))
+                "Snapshot '\(arguments.tag)' could not be deleted from \(failures.joined(separator: "; ")). \(outcome)")
         }
-        context.catalogue.show(keys)
-        if let record = SetRecord(found[0].snapshot.annotation) { context.sets?.remove(uuid: record.uuidText) }
-        try await context.record(.cleared, intent)
+        if let sets = context.sets, let record = SetRecord(found[0].snapshot.annotation) {
+            await BlockingPool.shared.run { sets.remove(uuid: record.uuidText) }
+        }
     }
 
     private static func delete(_ snapshot: SnapshotInfo, on node: GraphNode) async throws {

@@ -8,6 +8,7 @@ struct InternalSnapshotDeletion {
 
     func run(device: String, id: String?, name: String?) async throws -> SnapshotInfo {
         let node = try graph.find(deviceOrNode: device)
+        guard node.parents.isEmpty else { throw ColdframeError(.busy, "Need a root block node") }
         guard id != nil || name != nil else {
             throw ColdframeError(.invalidArgument, "Name or id must be provided")
         }
@@ -20,15 +21,12 @@ struct InternalSnapshotDeletion {
                 .notFound,
                 "Snapshot with id '\(id ?? "null")' and name '\(name ?? "null")' does not exist on device '\(device)'")
         }
-        let holders = leases.holders(node: node.name, snapshotID: snapshot.id)
-        guard holders.isEmpty else {
-            throw ColdframeError(
-                .busy, "Snapshot '\(snapshot.name)' is open in \(holders.joined(separator: ", ")): close it there first"
-            )
-        }
         guard !node.block.isReadOnly else {
             throw ColdframeError(.permission, "Device '\(device)' is read only")
         }
+        let key = SnapshotKey(node: node.name, id: snapshot.id)
+        try leases.beginDelete([key], tag: snapshot.name)
+        defer { leases.endDelete([key]) }
         await node.block.gate.beginDrain()
         defer { node.block.gate.endDrain() }
         try await blocking { () throws(ColdframeError) in try bearer.deleteSnapshot(id: snapshot.id) }

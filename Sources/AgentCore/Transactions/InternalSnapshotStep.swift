@@ -16,17 +16,24 @@ final class InternalSnapshotStep: TransactionStep {
 
     var drainedNodes: [GraphNode] { [node] }
 
-    func check() async throws {
+    var isUndone: Bool { snapshot == nil }
+
+    func check() async throws { _ = try bearer() }
+
+    private func bearer() throws -> any SnapshotBearing {
+        guard node.parents.isEmpty else { throw ColdframeError(.busy, "Need a root block node") }
         let bearer = try node.snapshotBearer()
         guard !request.name.isEmpty else { throw ColdframeError(.invalidArgument, "Name is empty") }
         if bearer.snapshots.contains(where: { $0.name == request.name }) {
             throw ColdframeError(
                 .alreadyExists, "Snapshot with name '\(request.name)' already exists on device '\(node.name)'")
         }
+        return bearer
     }
 
     func cut() async throws {
-        let bearer = try node.snapshotBearer()
+        // Again: an earlier step of the same transaction may have taken the name.
+        let bearer = try bearer()
         let request = request
         snapshot = try await BlockingPool.shared.run { () throws(ColdframeError) in
             try bearer.createSnapshot(request)

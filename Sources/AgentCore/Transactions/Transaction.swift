@@ -31,17 +31,31 @@ final class Transaction {
         letGo()
     }
 
+    /// Nothing of any step is left.
+    var isUndone: Bool { steps.allSatisfy(\.isUndone) }
+
+    /// After a throw the transaction is over.
     func check() async throws {
-        for step in steps { try await step.check() }
+        do {
+            for step in steps { try await step.check() }
+        } catch {
+            await clean()
+            throw error
+        }
+    }
+
+    private func clean() async {
+        for step in steps { await step.clean() }
     }
 
     /// Closes the gates of all nodes of all steps and of those above them. Names the node that keeps it waiting past
-    /// the deadline, and leaves all gates open then.
+    /// the deadline, and leaves all gates open then; the transaction is over.
     func drain(deadlineNanoseconds: UInt64?) async throws {
         for node in graph.withAncestors(of: steps.flatMap(\.drainedNodes)) {
             if let deadlineNanoseconds {
                 guard await node.gate.beginDrain(deadlineNanoseconds: deadlineNanoseconds) else {
                     letGo()
+                    await clean()
                     throw ColdframeError(
                         .timedOut, "Node '\(node.name)' still had requests in flight when the deadline passed")
                 }
@@ -79,7 +93,7 @@ final class Transaction {
                 }
             }
         } catch {
-            for step in steps { await step.clean() }
+            await clean()
             throw error
         }
     }
@@ -96,14 +110,14 @@ final class Transaction {
     /// Makes all cuts final.
     func commit() async {
         for step in steps { await step.commit() }
-        for step in steps { await step.clean() }
+        await clean()
     }
 
     /// Undoes all cuts.
     func abort() async throws {
         var failure: (any Error)?
         do { try await undo(steps) } catch { failure = error }
-        for step in steps { await step.clean() }
+        await clean()
         if let failure { throw failure }
     }
 

@@ -15,8 +15,10 @@ protocol TransactionStep: AnyObject {
     func commit() async
     /// Undoes what `cut` did, also after a `cut` that threw. A throw says what is left behind.
     func abort() async throws
-    /// Gives up what the step held.
+    /// Gives up what the step held. Comes last, whatever came before.
     func clean() async
+    /// Nothing of the step is left in its image: it was not cut, or its abort went well.
+    var isUndone: Bool { get }
 }
 
 extension TransactionStep {
@@ -24,4 +26,5 @@ extension TransactionStep {
     func commit() async {}
     func abort() async throws {}
     func clean() async {}
+    var isUndone: Bool { true }
 }
