@@ -57,6 +57,9 @@ final class CaptureStream: Sendable {
         }
     }
 
+    /// nil while the stream is being read.
+    var resultSoFar: Result<SetRecord.State, ColdframeError>? { state.withLock { $0.result } }
+
     private func finish(with result: Result<SetRecord.State, ColdframeError>) {
         let waiters = state.withLock { state in
             state.result = result

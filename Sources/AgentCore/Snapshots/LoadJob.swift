@@ -14,6 +14,7 @@ final class LoadJob: JobDriver {
     private let lane: SnapshotLane
     /// Where the small image for the guest is made; nil for an agent without a name, which has no guest.
     private let stateDirectory: String?
+    private let preflight: LoadPreflight
 
     init(
         _ arguments: SnapshotLoadArguments, context: SnapshotContext, lane: SnapshotLane, stateDirectory: String?
@@ -22,18 +23,21 @@ final class LoadJob: JobDriver {
         self.context = context
         self.lane = lane
         self.stateDirectory = stateDirectory
+        preflight = LoadPreflight(arguments: arguments, context: context)
     }
 
     func run(_ control: any JobControl) async throws {
         try await lane.run(for: control) {
             try FaultPoint.pass("load.begin")
             let devices = try SnapshotDevices(names: arguments.devices, graph: context.graph)
-            let targets = try targets(devices)
+            let targets = try preflight.targets(devices)
             try context.refusePending(devices)
-            if let guest = context.guest() {
-                try await load(guest, devices, targets, control)
-            } else {
-                try await rewind(devices, targets, control)
+            try await context.holding(devices, for: jobType) {
+                if let guest = context.guest() {
+                    try await load(guest, devices, targets, control)
+                } else {
+                    try await rewind(devices, targets, control)
+                }
             }
         }
     }
@@ -41,88 +45,41 @@ final class LoadJob: JobDriver {
     func commit() async { context.catalogue.changed() }
     func abort() async { context.catalogue.changed() }
 
-    // MARK: Checks
-
-    private func targets(_ devices: SnapshotDevices) throws -> [SnapshotInfo] {
-        let found = devices.snapshots(tagged: arguments.tag)
-        let targets = found.compactMap(\.snapshot)
-        guard targets.count == found.count else {
-            throw ColdframeError(.notFound, "Snapshot '\(arguments.tag)' does not exist in one or more devices")
-        }
-        if let name = arguments.vmstate { _ = try devices.stateNode(named: name) }
-        let records = targets.map { SetRecord($0.annotation) }
-        if let record = records.first(where: { $0 != nil }) ?? nil {
-            guard records.allSatisfy({ $0?.uuid == record.uuid }) else {
-                throw ColdframeError(
-                    .invalidArgument,
-                    "The snapshots named '\(arguments.tag)' on these devices are not of one save: they show different "
-                        + "moments")
-            }
-            guard Int(record.memberCount) == targets.count else {
-                throw ColdframeError(
-                    .invalidArgument,
-                    "Snapshot '\(arguments.tag)' was made of \(record.memberCount) devices, and \(targets.count) are "
-                        + "given: name them all")
-            }
-        }
-        return targets
-    }
-
-    private func checkMachine(_ guest: any Guest, _ targets: [SnapshotInfo]) async throws {
-        guard let record = targets.lazy.compactMap({ SetRecord($0.annotation) }).first,
-            let saved = context.sets?.read(uuid: record.uuidText)
-        else { return }
-        let now = try await guest.machineIdentity()
-        var differences: [String] = []
-        if saved.machine.machineType != now.machineType {
-            differences.append("machine type '\(saved.machine.machineType)', now '\(now.machineType)'")
-        }
-        if saved.machine.memoryByteCount != now.memoryByteCount {
-            differences.append("\(saved.machine.memoryByteCount) bytes of memory, now \(now.memoryByteCount)")
-        }
-        if saved.machine.commandLine != now.commandLine {
-            differences.append("another command line: \(saved.machine.commandLine.joined(separator: " "))")
-        }
-        guard differences.isEmpty else {
-            throw ColdframeError(
-                .invalidArgument,
-                "Snapshot '\(arguments.tag)' is of another machine than the running one: it had "
-                    + differences.joined(separator: "; "))
-        }
-    }
-
-    private func checkCoverage(of guest: any Guest, _ devices: SnapshotDevices) throws {
-        let given = Set(devices.nodes.map(\.name))
-        let missing = guest.diskNodeNames.filter {
-            !given.contains($0) && !(context.graph.find(nodeName: $0)?.block.isReadOnly ?? true)
-        }
-        guard missing.isEmpty else {
-            throw ColdframeError(
-                .invalidArgument,
-                "The guest writes to \(missing.map { "'\($0)'" }.joined(separator: ", ")), which 'devices' does not "
-                    + "name: its disks go back together or not at all")
-        }
-    }
-
     // MARK: Without a guest
 
     private func rewind(
         _ devices: SnapshotDevices, _ targets: [SnapshotInfo], _ control: any JobControl
     ) async throws {
+        try await control.checkpoint()
         let intent = intent(devices)
-        try await context.record(.begin, intent)
         let transaction = transaction(devices, targets, intent)
+        context.catalogue.hide(uuid: intent.uuid)
         do {
-            try await transaction.drain(deadlineNanoseconds: nil)
+            try await context.record(.begin, intent)
+            try await transaction.drain(deadlineNanoseconds: Self.drainDeadline)
             defer { transaction.letGo() }
             try await transaction.cut(concurrently: true)
-            try await context.record(.committed, intent)
+            do {
+                try await context.record(.committed, intent)
+            } catch {
+                try await transaction.abort()
+                throw error
+            }
         } catch {
-            try await context.record(.cleared, intent)
+            await close(intent, isUndone: transaction.isUndone)
             throw error
         }
         await transaction.commit()
-        try await context.record(.cleared, intent)
+        await close(intent, isUndone: true)
+    }
+
+    private static var drainDeadline: UInt64 { SystemClock.monotonicNanoseconds() + 10_000_000_000 }
+
+    /// The load is over. What could not be undone stays hidden and in the journal, for the agent's next start.
+    private func close(_ intent: Intent, isUndone: Bool) async {
+        guard isUndone else { return }
+        context.catalogue.show(uuid: intent.uuid)
+        await context.clear(intent)
     }
 
     // MARK: With a guest, in place
@@ -130,52 +87,102 @@ final class LoadJob: JobDriver {
     private func load(
         _ guest: any Guest, _ devices: SnapshotDevices, _ targets: [SnapshotInfo], _ control: any JobControl
     ) async throws {
-        try checkCoverage(of: guest, devices)
-        try await checkMachine(guest, targets)
+        try preflight.checkCoverage(of: guest, devices)
+        try await preflight.checkMachine(guest, targets)
         let image = try await makeStateImage(devices, targets, control)
-        defer { image.remove() }
-        try await control.checkpoint()
+        do {
+            try await control.checkpoint()
+            try await load(image, into: guest, devices, targets, control)
+        } catch {
+            await image.remove()
+            throw error
+        }
+        await image.remove()
+    }
+
+    private func load(
+        _ image: StateImage, into guest: any Guest, _ devices: SnapshotDevices, _ targets: [SnapshotInfo],
+        _ control: any JobControl
+    ) async throws {
         control.setPausable(false)
         defer { control.setPausable(true) }
-
-        let wasRunning = try await guest.runState() == .running
+        let wasRunning: Bool
+        switch try await guest.runState() {
+        case .running: wasRunning = true
+        case .stopped: wasRunning = false
+        case .gone(let reason): throw ColdframeError(.peer, "Guest '\(guest.id)' is gone: \(reason)")
+        }
         let intent = intent(devices)
-        try await context.record(.begin, intent)
+        let transaction = transaction(devices, targets, intent)
+        context.catalogue.hide(uuid: intent.uuid)
         do {
-            if wasRunning { try await guest.stop() }
-            let transaction = transaction(devices, targets, intent)
-            try await rewindUnder(guest, transaction, wasRunning: wasRunning)
+            try await context.record(.begin, intent)
+            try await rewind(transaction, under: guest, wasRunning: wasRunning)
             do {
                 try FaultPoint.pass("load.state")
                 try await guest.loadState(imagePath: image.path, tag: arguments.tag)
                 try await context.record(.committed, intent)
             } catch {
-                try await transaction.abort()
-                let error = ColdframeError(wrapping: error)
-                throw ColdframeError(
-                    error.code,
-                    "\(error.message). The disks are as before the load, but the guest's memory is lost and it stays "
-                        + "stopped: load a snapshot, or reset it", errno: error.errno)
+                try await putBack(transaction, because: error)
             }
-            if wasRunning { try await guest.cont() }
-            await transaction.commit()
         } catch {
-            try await context.record(.cleared, intent)
+            await close(intent, isUndone: transaction.isUndone)
             throw error
         }
-        try await context.record(.cleared, intent)
+        var failure: (any Error)?
+        if wasRunning {
+            do { try await guest.cont() } catch { failure = error }
+        }
+        await transaction.commit()
+        await close(intent, isUndone: true)
+        if let failure {
+            throw ColdframeError(wrapping: failure).prefixed(
+                "Snapshot '\(arguments.tag)' is loaded, but the guest does not go on")
+        }
     }
 
-    /// Winds the disks back; if that fails, the guest goes on as it was.
-    private func rewindUnder(_ guest: any Guest, _ transaction: Transaction, wasRunning: Bool) async throws {
+    /// Stops the guest and winds the disks back; if that fails, the guest goes on as it was.
+    private func rewind(_ transaction: Transaction, under guest: any Guest, wasRunning: Bool) async throws {
         do {
-            try await transaction.drain(deadlineNanoseconds: SystemClock.monotonicNanoseconds() + 10_000_000_000)
+            if wasRunning { try await guest.stop() }
+            try await transaction.drain(deadlineNanoseconds: Self.drainDeadline)
             defer { transaction.letGo() }
             try await transaction.cut(concurrently: true)
         } catch {
-            if wasRunning { try await guest.cont() }
-            throw error
+            guard wasRunning else { throw error }
+            let cause = ColdframeError(wrapping: error)
+            guard transaction.isUndone else {
+                throw ColdframeError(
+                    cause.code, "\(cause.message). The guest stays stopped: its disks are not of one moment",
+                    errno: cause.errno)
+            }
+            do {
+                try await guest.cont()
+            } catch {
+                throw ColdframeError(
+                    cause.code,
+                    "\(cause.message); the guest does not go on: \(ColdframeError(wrapping: error).message)",
+                    errno: cause.errno)
+            }
+            throw cause
         }
+    }
+
+    /// The guest's memory is not what it was any more: its disks are put back, and it stays stopped.
+    private func putBack(_ transaction: Transaction, because cause: any Error) async throws -> Never {
+        let cause = ColdframeError(wrapping: cause)
+        do {
+            try await transaction.abort()
+        } catch {
+            throw ColdframeError(
+                cause.code,
+                "\(cause.message); putting the disks back failed too: \(ColdframeError(wrapping: error).message). The "
+                    + "guest stays stopped", errno: cause.errno)
+        }
+        throw ColdframeError(
+            cause.code,
+            "\(cause.message). The disks are as before the load, but the guest's memory is lost and it stays "
+                + "stopped: load a snapshot, or reset it", errno: cause.errno)
     }
 
     private func makeStateImage(
@@ -198,12 +205,14 @@ final class LoadJob: JobDriver {
         guard let source = lease.vmState else {
             throw ColdframeError(.unsupported, "The state of snapshot '\(arguments.tag)' cannot be read")
         }
-        let folder = try AgentDirectories.make(stateDirectory + "/load")
+        let folder = try await blocking { () throws(ColdframeError) in
+            try AgentDirectories.make(stateDirectory + "/load")
+        }
         let image = try await StateImage.make(
             at: "\(folder)/\(UUIDText.generate()).qcow2", tag: arguments.tag, from: source, graph: context.graph,
             control: control)
         if let saved = SetRecord(targets[index].annotation)?.state, saved != image.state {
-            image.remove()
+            await image.remove()
             throw ColdframeError(
                 .corrupt,
                 "The state of snapshot '\(arguments.tag)' on '\(name)' is damaged: its checksum is not the one of the "
@@ -221,9 +230,11 @@ final class LoadJob: JobDriver {
     private func transaction(
         _ devices: SnapshotDevices, _ targets: [SnapshotInfo], _ intent: Intent
     ) -> Transaction {
-        let undo = SnapshotRequest(name: "coldframe-undo-\(intent.uuid)", at: SystemClock.realtime())
+        var undo = SnapshotRequest(name: "coldframe-undo-\(intent.uuid)", at: SystemClock.realtime())
+        // So that the catalogue can hide it from its first moment, and recovery know whose it is.
+        undo.annotation = SetRecord(uuid: intent.uuid, memberCount: devices.nodes.count, way: .disks).bytes
         let steps = zip(devices.nodes, targets).map { node, target in
-            RewindStep(node: node, target: target, undoRequest: undo, catalogue: context.catalogue)
+            RewindStep(node: node, target: target, undoRequest: undo)
         }
         return Transaction(steps, graph: context.graph)
     }

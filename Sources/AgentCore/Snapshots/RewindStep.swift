@@ -8,14 +8,12 @@ final class RewindStep: TransactionStep {
     private let target: SnapshotInfo
     private let undoRequest: SnapshotRequest
     private var undo: SnapshotInfo?
-    /// Hides the undo from the catalogue while it exists.
-    private let catalogue: Catalogue
+    private(set) var isUndone = true
 
-    init(node: GraphNode, target: SnapshotInfo, undoRequest: SnapshotRequest, catalogue: Catalogue) {
+    init(node: GraphNode, target: SnapshotInfo, undoRequest: SnapshotRequest) {
         self.node = node
         self.target = target
         self.undoRequest = undoRequest
-        self.catalogue = catalogue
     }
 
     var drainedNodes: [GraphNode] { [node] }
@@ -23,9 +21,8 @@ final class RewindStep: TransactionStep {
     func cut() async throws {
         let bearer = try node.snapshotBearer()
         let (request, id) = (undoRequest, target.id)
-        let undo = try await blocking { () throws(ColdframeError) in try bearer.createSnapshot(request) }
-        self.undo = undo
-        catalogue.hide([.init(node: node.name, id: undo.id)])
+        undo = try await blocking { () throws(ColdframeError) in try bearer.createSnapshot(request) }
+        isUndone = false
         try FaultPoint.pass("load.rewind.\(node.name)")
         try await blocking { () throws(ColdframeError) in try bearer.revert(toSnapshot: id) }
     }
@@ -37,6 +34,7 @@ final class RewindStep: TransactionStep {
         defer { node.block.gate.endDrain() }
         try await blocking { () throws(ColdframeError) in try bearer.revert(toSnapshot: undo.id) }
         try await removeUndo(bearer)
+        isUndone = true
     }
 
     func commit() async {
@@ -49,7 +47,6 @@ final class RewindStep: TransactionStep {
 
     private func removeUndo(_ bearer: any SnapshotBearing) async throws {
         guard let undo else { return }
-        defer { catalogue.show([.init(node: node.name, id: undo.id)]) }
         try await blocking { () throws(ColdframeError) in try bearer.deleteSnapshot(id: undo.id) }
         self.undo = nil
     }

@@ -24,6 +24,7 @@ final class SaveAttempt {
     private var stream: CaptureStream?
     private var transaction: Transaction?
     private var steps: [InternalSnapshotStep] = []
+    private var abandoning: Task<Void, Never>?
 
     init(
         context: SnapshotContext, guest: any Guest, devices: SnapshotDevices, stateNode: GraphNode, way: CaptureWay,
@@ -37,7 +38,11 @@ final class SaveAttempt {
         self.plan = plan
     }
 
-    /// Prepares and arms the capture. After a throw the guest is as it was and nothing is left.
+    /// No snapshot is left of it on any disk.
+    var isUndone: Bool { steps.allSatisfy(\.isUndone) }
+
+    /// Prepares and arms the capture. After a throw the guest is as it was and nothing is left; `CaptureRefusal` says that
+    /// another way may do.
     func begin() async throws {
         guard let bearer = stateNode.block.driver as? any VMStateBearing else {
             throw ColdframeError(.unsupported, "Node '\(stateNode.name)' has no room for the state of a machine")
@@ -45,7 +50,7 @@ final class SaveAttempt {
         do {
             let writer = try await blocking { () throws(ColdframeError) in try bearer.beginVMState() }
             self.writer = writer
-            let capture = try await guest.beginCapture(way: way)
+            let capture = try await beginCapture()
             self.capture = capture
             try FaultPoint.pass("save.armed")
             let stream = try CaptureStream(from: capture.stream, to: writer)
@@ -53,6 +58,14 @@ final class SaveAttempt {
             self.stream = stream
         } catch {
             try await goBack(because: error)
+        }
+    }
+
+    private func beginCapture() async throws -> any GuestCapture {
+        do {
+            return try await guest.beginCapture(way: way)
+        } catch {
+            throw CaptureRefusal(cause: ColdframeError(wrapping: error))
         }
     }
 
@@ -64,17 +77,22 @@ final class SaveAttempt {
         control.onCancel { [weak self] in self?.cancel() }
         let reporting = Task { await reportProgress(control) }
         defer { reporting.cancel() }
+        // An image that takes no more ends the reading, and QEMU would wait for a reader for ever.
+        let watching = Task {
+            if case .failure = await stream.result() { await abandonCapture() }
+        }
+        defer { watching.cancel() }
         do {
             try await syncingAhead { try await capture.stopped() }
             try FaultPoint.pass("save.held")
-            try await cutDisks()
-            capture.release()
+            try await cutDisks { capture.release() }
             let snapshots = steps.compactMap(\.snapshot)
             try await context.record(.cut, plan.intent(with: steps))
             try FaultPoint.pass("save.stream")
             let state = try await stream.result().get()
-            let result = try await capture.finish()
+            // The stream is at its end: there is nothing to give up any more, only QEMU's word to wait for.
             control.onCancel(nil)
+            let result = try await capture.finish()
             try await control.checkpoint()
             try FaultPoint.pass("save.attach")
             try await attach(state, to: snapshots, writer: writer)
@@ -82,7 +100,14 @@ final class SaveAttempt {
                 pauseNanoseconds: result.pauseNanoseconds, stateByteCount: state.byteCount, way: way.rawValue)
         } catch {
             control.onCancel(nil)
-            try await goBack(because: control.isCancelled ? ColdframeError(.cancelled, "Operation canceled") : error)
+            if control.isCancelled {
+                try await goBack(because: ColdframeError(.cancelled, "Operation canceled"))
+            } else if case .failure(let failure) = stream.resultSoFar {
+                // What the capture says is only what follows from it.
+                try await goBack(because: failure)
+            } else {
+                try await goBack(because: error)
+            }
         }
     }
 
@@ -117,8 +142,9 @@ final class SaveAttempt {
     }
 
     /// Cuts all disks while the barrier is held. A request that comes meanwhile belongs before the guest's instant, so
-    /// the cut is dropped and made again.
-    private func cutDisks() async throws {
+    /// the cut is dropped and made again. `release` is called while the gates are still closed, so that no request slips in
+    /// between the last look and the guest's going on.
+    private func cutDisks(release: () -> Void) async throws {
         let deadline = SystemClock.monotonicNanoseconds() + Self.holdLimitNanoseconds
         var idFloor: UInt64 = 0
         while true {
@@ -128,6 +154,7 @@ final class SaveAttempt {
             let transaction = Transaction(steps, graph: context.graph)
             try await transaction.drain(deadlineNanoseconds: deadline)
             let arrivals = transaction.arrivals
+            self.steps = steps
             do {
                 for step in steps { try FaultPoint.pass("save.cut.\(step.node.name)") }
                 try await transaction.cut(concurrently: true)
@@ -135,11 +162,18 @@ final class SaveAttempt {
                 transaction.letGo()
                 throw error
             }
-            self.steps = steps
             self.transaction = transaction
-            let isUndisturbed = transaction.arrivals == arrivals
+            let isLate = SystemClock.monotonicNanoseconds() > deadline
+            if !isLate, transaction.arrivals == arrivals {
+                release()
+                transaction.letGo()
+                return
+            }
             transaction.letGo()
-            if isUndisturbed { return }
+            guard !isLate else {
+                // The guest may have gone on by itself: what was cut after that is of no moment.
+                throw ColdframeError(.timedOut, "The disks were not cut while the guest was held at its barrier")
+            }
             idFloor = steps.compactMap { $0.snapshot.flatMap { UInt64($0.id) } }.max() ?? idFloor
             try await transaction.abort()
             self.transaction = nil
@@ -186,6 +220,7 @@ final class SaveAttempt {
         while !Task.isCancelled {
             let received = stream?.receivedByteCount ?? 0
             let remaining = await capture?.progress().map { $0.total > $0.current ? $0.total - $0.current : 0 }
+            if Task.isCancelled { return }
             control.setProgress(current: received, total: received + (remaining ?? 0))
             try? await Task.sleep(nanoseconds: 100_000_000)
         }
@@ -195,17 +230,24 @@ final class SaveAttempt {
 
     /// Makes `run` fail at whatever it waits for.
     private func cancel() {
-        stream?.stop()
-        Task {
-            _ = await stream?.result()
-            await capture?.abandon()
-        }
+        Task { await abandonCapture() }
+    }
+
+    /// Stops the reader, then gives the capture up. Whoever comes second waits for the same end.
+    private func abandonCapture() async {
+        let task =
+            abandoning
+            ?? Task {
+                stream?.stop()
+                _ = await stream?.result()
+                await capture?.abandon()
+            }
+        abandoning = task
+        await task.value
     }
 
     private func goBack(because cause: any Error) async throws -> Never {
-        stream?.stop()
-        _ = await stream?.result()
-        await capture?.abandon()
+        await abandonCapture()
         var left: [String] = []
         if let writer {
             do {
@@ -219,13 +261,19 @@ final class SaveAttempt {
         } catch {
             left.append(ColdframeError(wrapping: error).message)
         }
-        let cause = ColdframeError(wrapping: cause)
+        if let refusal = cause as? CaptureRefusal, left.isEmpty { throw refusal }
+        let cause = (cause as? CaptureRefusal)?.cause ?? ColdframeError(wrapping: cause)
         guard left.isEmpty else {
             throw ColdframeError(
                 .io, "\(cause.message); going back failed too: \(left.joined(separator: "; "))", errno: cause.errno)
         }
         throw cause
     }
+}
+
+/// The guest did not begin a capture, and is as before.
+struct CaptureRefusal: Error {
+    let cause: ColdframeError
 }
 
 /// What a save came to.

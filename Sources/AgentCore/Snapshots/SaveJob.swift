@@ -23,10 +23,12 @@ final class SaveJob: JobDriver {
         try await lane.run(for: control) {
             try FaultPoint.pass("save.begin")
             let devices = try checkArguments()
-            if let guest = context.guest(), arguments.mode != .disks {
-                try await save(guest: guest, devices: devices, control)
-            } else {
-                try await saveDisks(devices, control)
+            try await context.holding(devices, for: jobType) {
+                if let guest = context.guest(), arguments.mode != .disks {
+                    try await save(guest: guest, devices: devices, control)
+                } else {
+                    try await saveDisks(devices, control)
+                }
             }
         }
     }
@@ -87,18 +89,19 @@ final class SaveJob: JobDriver {
         control.setProgress(current: 0, total: 1)
         let plan = SavePlan(tag: arguments.tag, way: .disks, devices: devices)
         let steps = devices.nodes.map { InternalSnapshotStep(node: $0, request: plan.request(idFloor: 0)) }
+        try await control.checkpoint()
         context.catalogue.hide(uuid: plan.uuid)
-        defer { context.catalogue.show(uuid: plan.uuid) }
-        try await context.record(.begin, plan.intent)
         do {
+            try await context.record(.begin, plan.intent)
             let transaction = Transaction(steps, graph: context.graph)
             try await transaction.check()
-            try await transaction.drain(deadlineNanoseconds: nil)
+            try await transaction.drain(deadlineNanoseconds: SystemClock.monotonicNanoseconds() + 10_000_000_000)
             defer { transaction.letGo() }
             for step in steps { try FaultPoint.pass("save.cut.\(step.node.name)") }
             try await transaction.cut(concurrently: true)
             do {
-                try await control.checkpoint()
+                // No checkpoint: a pause here would leave the gates closed.
+                if control.isCancelled { throw ColdframeError(.cancelled, "Operation canceled") }
                 try FaultPoint.pass("save.commit")
                 try await context.record(.committed, plan.intent(with: steps))
             } catch {
@@ -107,11 +110,10 @@ final class SaveJob: JobDriver {
             }
             await transaction.commit()
         } catch {
-            try await clear(plan)
+            await close(plan, isUndone: steps.allSatisfy(\.isUndone))
             throw error
         }
-        control.setProgress(current: 1, total: 1)
-        try await clear(plan)
+        await close(plan, isUndone: true)
         saved = event(plan, result: SaveResult(pauseNanoseconds: nil, stateByteCount: 0, way: "disks"), reasons: [])
     }
 
@@ -121,26 +123,27 @@ final class SaveJob: JobDriver {
         try checkCoverage(of: guest, devices)
         let stateNode = try stateNode(devices)
         let machine = try await guest.machineIdentity()
-        let wasRunning = try await guest.runState() == .running
+        let wasRunning = try await Self.isRunning(guest)
         var reasons: [String] = []
-        for way in candidates(wasRunning: wasRunning) {
+        let ways = candidates(wasRunning: wasRunning)
+        for (index, way) in ways.enumerated() {
             try await control.checkpoint()
-            let blockers = try await guest.blockers(for: way)
+            var blockers = try await guest.blockers(for: way)
             if blockers.isEmpty {
                 let plan = SavePlan(tag: arguments.tag, way: way.recordWay, devices: devices)
                 let attempt = SaveAttempt(
                     context: context, guest: guest, devices: devices, stateNode: stateNode, way: way, plan: plan)
-                context.catalogue.hide(uuid: plan.uuid)
-                defer { context.catalogue.show(uuid: plan.uuid) }
-                try await context.record(.begin, plan.intent)
-                let result = try await carryOut(attempt, plan, machine, wasRunning: wasRunning, control)
-                if let result {
+                do {
+                    let result = try await carryOut(attempt, plan, machine, wasRunning: wasRunning, control)
                     saved = event(plan, result: result, reasons: reasons)
                     return
+                } catch let refusal as CaptureRefusal {
+                    if control.isCancelled { throw ColdframeError(.cancelled, "Operation canceled") }
+                    blockers = [refusal.cause.message]
                 }
             }
             reasons += blockers.map { "\(way.rawValue): \($0)" }
-            if arguments.mode == nil || arguments.mode == .auto {
+            if index + 1 < ways.count {
                 context.post(
                     "SNAPSHOT_SAVE_FALLBACK",
                     [
@@ -163,13 +166,23 @@ final class SaveJob: JobDriver {
         }
     }
 
+    private static func isRunning(_ guest: any Guest) async throws -> Bool {
+        switch try await guest.runState() {
+        case .running: true
+        case .stopped: false
+        case .gone(let reason): throw ColdframeError(.peer, "Guest '\(guest.id)' is gone: \(reason)")
+        }
+    }
+
     private func carryOut(
         _ attempt: SaveAttempt, _ plan: SavePlan, _ machine: MachineIdentity, wasRunning: Bool,
         _ control: any JobControl
-    ) async throws -> SaveResult? {
+    ) async throws -> SaveResult {
+        control.setPausable(false)
+        defer { control.setPausable(true) }
+        context.catalogue.hide(uuid: plan.uuid)
         do {
-            control.setPausable(false)
-            defer { control.setPausable(true) }
+            try await context.record(.begin, plan.intent)
             try await attempt.begin()
             let result = try await attempt.run(control)
             do {
@@ -177,14 +190,15 @@ final class SaveJob: JobDriver {
                 try await describe(plan, machine, wasRunning: wasRunning, result)
                 try await context.record(.committed, plan.intent)
             } catch {
+                await forget(plan)
                 try await attempt.undo(because: error)
             }
             await attempt.commit()
             control.setProgress(current: result.stateByteCount, total: result.stateByteCount)
-            try await clear(plan)
+            await close(plan, isUndone: true)
             return result
         } catch {
-            try await clear(plan)
+            await close(plan, isUndone: attempt.isUndone)
             throw error
         }
     }
@@ -200,8 +214,17 @@ final class SaveJob: JobDriver {
         try await blocking { () throws(ColdframeError) in try sets.write(description, uuid: uuid) }
     }
 
-    private func clear(_ plan: SavePlan) async throws {
-        try await context.record(.cleared, plan.intent)
+    private func forget(_ plan: SavePlan) async {
+        guard let sets = context.sets else { return }
+        let uuid = plan.uuid
+        await BlockingPool.shared.run { sets.remove(uuid: uuid) }
+    }
+
+    /// The save is over. What could not be undone stays hidden and in the journal, for the agent's next start.
+    private func close(_ plan: SavePlan, isUndone: Bool) async {
+        guard isUndone else { return }
+        context.catalogue.show(uuid: plan.uuid)
+        await context.clear(plan.intent)
     }
 
     private func event(_ plan: SavePlan, result: SaveResult, reasons: [String]) -> JSONObject {

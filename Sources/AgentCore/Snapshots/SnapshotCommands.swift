@@ -23,11 +23,18 @@ func registerSnapshotCommands(_ registry: any CommandRegistry, agent: Agent) {
         return QAPIEmpty()
     }
     registry.register(QuerySnapshotsCommand.self) { _ in
-        agent.catalogue.sets.map { $0.wire(agent.setStore) }
+        agent.catalogue.sets.map(\.wire)
     }
     registry.register(SnapshotCheckCommand.self) { arguments in
         let problems = try await SnapshotCheck(context: context).problems(tag: arguments.tag)
         return SnapshotCheckResult(ok: problems.isEmpty, problems: problems)
+    }
+    registry.register(QueryIntentsCommand.self) { _ in
+        (agent.journal?.pending ?? []).map { step, intent in
+            IntentInfo(
+                uuid: intent.uuid, operation: intent.operation.rawValue, tag: intent.tag, step: step.rawValue,
+                nodes: intent.images.map(\.nodeName))
+        }
     }
     registry.register(SnapshotExportAddCommand.self, touches: { [$0.id] }) { options in
         try await agent.snapshotExports.add(options, services: agent.services)
@@ -45,7 +52,7 @@ func registerSnapshotCommands(_ registry: any CommandRegistry, agent: Agent) {
 extension SnapshotSet {
     /// As QAPI's `SnapshotSetInfo`.
     @AgentActor
-    fileprivate func wire(_ store: SetStore?) -> SnapshotSetInfo {
+    fileprivate var wire: SnapshotSetInfo {
         let main = vmStateMember ?? members[0]
         let record = SetRecord(main.snapshot.annotation)
         return SnapshotSetInfo(

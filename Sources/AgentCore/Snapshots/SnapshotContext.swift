@@ -22,6 +22,28 @@ struct SnapshotContext {
         try await blocking { () throws(ColdframeError) in try journal.record(step, intent) }
     }
 
+    /// Takes an intent off the journal. The operation is over whatever happens here: what cannot be written is found done
+    /// at the next start.
+    func clear(_ intent: Intent) async {
+        do {
+            try await record(.cleared, intent)
+        } catch {
+            logger.error("\(ColdframeError(wrapping: error))")
+        }
+    }
+
+    /// Runs a job's work on these devices while none of them can be deleted or given away.
+    func holding<T>(_ devices: SnapshotDevices, for jobType: String, _ body: () async throws -> T) async throws -> T {
+        var held: [(node: GraphNode, use: NodeUse)] = []
+        defer { for (node, use) in held { node.remove(use) } }
+        for node in devices.nodes {
+            let use = NodeUse(.holder("block job: \(jobType)"), role: "root", permissions: [], shared: .all)
+            try node.add(use)
+            held.append((node, use))
+        }
+        return try await body()
+    }
+
     /// Operations on several nodes wait for the intents of earlier ones that could not be brought to an end.
     func refusePending(_ devices: SnapshotDevices) throws {
         guard let journal else { return }

@@ -21,7 +21,7 @@ struct StateImage {
     static func make(
         at path: String, tag: String, from source: any VMStateReader, graph: Graph, control: any JobControl
     ) async throws -> StateImage {
-        try? Files.unlink(path)
+        await remove(path)
         do {
             try await createFile(path, graph)
             let file: JSONValue = ["driver": "file", "filename": .string(path)]
@@ -36,14 +36,16 @@ struct StateImage {
             try await graph.close(node)
             return StateImage(path: path, state: try result.get())
         } catch {
-            try? Files.unlink(path)
+            await remove(path)
             throw error
         }
     }
 
-    func remove() {
+    func remove() async { await Self.remove(path) }
+
+    private static func remove(_ path: String) async {
         // A file that stays costs space only; the next load replaces it.
-        try? Files.unlink(path)
+        await BlockingPool.shared.run { try? Files.unlink(path) }
     }
 
     private static func createFile(_ path: String, _ graph: Graph) async throws {
