@@ -24,7 +24,7 @@ final class Job: JobControl {
     private var resumeWaiters: [CheckedContinuation<Void, Never>] = []
     private var cancelAction: (@Sendable @AgentActor () -> Void)?
     private nonisolated let cancelFlag = Atomic<Bool>(false)
-    private nonisolated let progress = Mutex<(current: UInt64, total: UInt64)>((0, 0))
+    private nonisolated let progress = Mutex<(current: UInt64, total: UInt64)>((0, 1))
 
     init(
         id: String, driver: any JobDriver, group: JobGroup, autoFinalize: Bool, autoDismiss: Bool,
@@ -106,6 +106,11 @@ final class Job: JobControl {
 
     nonisolated func setProgress(current: UInt64, total: UInt64) {
         progress.withLock { $0 = (current, max(current, total)) }
+    }
+
+    /// The work is done, whether it counted bytes or not.
+    func completeProgress() {
+        progress.withLock { $0 = (max($0.total, 1), max($0.total, 1)) }
     }
 
     func onCancel(_ action: (@Sendable @AgentActor () -> Void)?) {

@@ -58,6 +58,7 @@ public final class JobRegistry {
             try await job.checkpoint()
             try await job.driver.run(job)
             job.onCancel(nil)
+            job.completeProgress()
             job.move(to: .waiting)
             await succeed(job)
         } catch {
