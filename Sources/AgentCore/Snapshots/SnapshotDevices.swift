@@ -20,10 +20,8 @@ struct SnapshotDevices {
             nodes.append(node)
         }
         for node in nodes {
-            if node.block.isReadOnly {
-                throw ColdframeError(.permission, "Device '\(node.name)' is read-only and cannot be in a snapshot")
-            }
-            guard node.block.driver is any SnapshotBearing else {
+            // QEMU says so of read-only nodes as well.
+            guard !node.block.isReadOnly, node.block.driver is any SnapshotBearing else {
                 throw ColdframeError(
                     .unsupported, "Device '\(node.name)' is writable but does not support snapshots")
             }
