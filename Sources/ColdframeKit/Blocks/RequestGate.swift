@@ -23,6 +23,8 @@ public final class RequestGate: Sendable {
 
     /// Requests inside now.
     public var inFlightCount: Int { Int(word.load(ordering: .acquiring) & ~Self.closedBit) }
+    /// A drain lasts.
+    public var isClosed: Bool { word.load(ordering: .acquiring) & Self.closedBit != 0 }
     /// Requests that have come so far. Two equal readings with `inFlightCount` 0 between them mean quiet.
     public var arrivals: UInt64 { arrivalCount.load(ordering: .acquiring) }
 

@@ -156,3 +156,58 @@ struct JobRegistryTests {
                 == "Job 'a' in state 'concluded' cannot accept command verb 'complete'")
     }
 }
+
+/// A job whose commit takes as long as the test wants.
+@AgentActor
+private final class SlowCommit: JobDriver {
+    let jobType = "create"
+    private(set) var calls: [String] = []
+    private var continuation: CheckedContinuation<Void, Never>?
+    func run(_ control: any JobControl) async throws {}
+    func commit() async {
+        calls.append("commit")
+        await withCheckedContinuation { continuation = $0 }
+    }
+    func abort() async { calls.append("abort") }
+    func letGo() { continuation?.resume() }
+}
+
+@AgentActor
+@Suite("Job registry: verbs at awkward moments")
+struct JobMomentTests {
+    @Test("No verb comes between a job's commit and its end")
+    func verbsDuringCommit() async throws {
+        let bench = Bench()
+        let job = SlowCommit()
+        try bench.registry.start(id: "j", driver: job)
+        await bench.reach("pending")
+        while job.calls.isEmpty { await Task.yield() }
+        #expect(
+            await bench.refusal { try await bench.registry.cancel(id: "j") }
+                == "Job 'j' in state 'pending' cannot accept command verb 'cancel'")
+        #expect(
+            await bench.refusal { try await bench.registry.finalize(id: "j") }
+                == "Job 'j' in state 'pending' cannot accept command verb 'finalize'")
+        job.letGo()
+        await bench.reach("concluded")
+        #expect(job.calls == ["commit"])
+    }
+
+    @Test("When the agent ends no job begins any more")
+    func ending() async throws {
+        let bench = Bench()
+        await bench.registry.cancelAll()
+        #expect(
+            await bench.refusal { try bench.registry.start(id: "j", driver: ScriptedJob()) } == "The agent is ending")
+    }
+
+    @Test("A job that counts nothing goes from 0 of 1 to 1 of 1")
+    func progress() async throws {
+        let bench = Bench()
+        try bench.registry.start(id: "j", driver: ScriptedJob())
+        #expect(bench.registry.information.first?.totalProgress == 1)
+        #expect(bench.registry.information.first?.currentProgress == 0)
+        await bench.reach("concluded")
+        #expect(bench.registry.information.first?.currentProgress == 1)
+    }
+}
