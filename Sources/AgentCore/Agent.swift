@@ -111,6 +111,16 @@ public final class Agent {
             clientLimit: Self.ownMonitorClientLimit)
     }
 
+    /// Brings interrupted operations to an end whose images are here by now. Called when nodes have been added.
+    public func recover() async {
+        guard let journal, !journal.interrupted.isEmpty, guests.guest == nil else { return }
+        // Nothing else may touch the snapshots meanwhile; the lane itself does not throw.
+        try? await lane.run {
+            await IntentRecovery(graph: graph, journal: journal, logger: logger).run()
+        }
+        catalogue.changed()
+    }
+
     func post(_ event: String, _ data: JSONObject) { monitors.post(event: event, data: data) }
     func forward(_ event: JSONObject) { monitors.forward(event) }
 

@@ -52,6 +52,7 @@ struct Daemon {
                 throw StartupError("cannot create PID file: \(error)")
             }
         }
+        await agent.recover()
         // Last, so that whoever finds the socket finds everything else.
         try agent.openOwnMonitor()
     }
@@ -77,7 +78,10 @@ private struct AgentStart {
         switch action {
         case .addBlockdev(let options): try await execute("blockdev-add", options)
         case .addExport(let options): try await execute("block-export-add", options)
-        case .addGuest(let options): try await execute("guest-add", options)
+        case .addGuest(let options):
+            // A guest must not run on disks of which half are of another moment.
+            await agent.recover()
+            try await execute("guest-add", options)
         case .addSnapshotExport(let options): try await execute("snapshot-export-add", options)
         case .startNBDServer(let arguments): _ = try await agent.commands.execute("nbd-server-start", arguments)
         case .addChardev(let options): chardevs[options.id] = options.backend.chardev

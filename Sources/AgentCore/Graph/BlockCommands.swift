@@ -8,6 +8,7 @@ func registerBlockCommands(_ registry: any CommandRegistry, agent: Agent) {
     let graph = agent.graph
     registry.register(BlockdevAddCommand.self, touches: { [$0.nodeName ?? ""] }) { options in
         try await graph.add(options)
+        await agent.recover()
         agent.catalogue.changed()
         return QAPIEmpty()
     }

@@ -30,6 +30,8 @@ final class Journal: Sendable {
     private let end: Mutex<UInt64>
     /// Apart from `end`, so that whoever looks does not wait for the disk.
     private let current: Mutex<Pending>
+    /// What an earlier agent left.
+    private let inheritedUUIDs: Set<String>
 
     private static let magic: UInt32 = 0x4A46_4331  // "1CFJ"
     private static let payloadLimit = 1 << 20
@@ -57,6 +59,12 @@ final class Journal: Sendable {
         }
         end = Mutex(replayed.end)
         current = Mutex(replayed.pending)
+        inheritedUUIDs = Set(replayed.pending.keys)
+    }
+
+    /// Pending intents of an earlier agent: nobody is at work on them.
+    var interrupted: [(step: Step, intent: Intent)] {
+        pending.filter { inheritedUUIDs.contains($0.intent.uuid) }
     }
 
     /// Intents that were begun and not cleared, with the last step each reached.

@@ -230,7 +230,7 @@ final class LoadJob: JobDriver {
     private func transaction(
         _ devices: SnapshotDevices, _ targets: [SnapshotInfo], _ intent: Intent
     ) -> Transaction {
-        var undo = SnapshotRequest(name: "coldframe-undo-\(intent.uuid)", at: SystemClock.realtime())
+        var undo = SnapshotRequest(name: intent.undoName, at: SystemClock.realtime())
         // So that the catalogue can hide it from its first moment, and recovery know whose it is.
         undo.annotation = SetRecord(uuid: intent.uuid, memberCount: devices.nodes.count, way: .disks).bytes
         let steps = zip(devices.nodes, targets).map { node, target in
