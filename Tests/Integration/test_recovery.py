@@ -82,7 +82,7 @@ def test_a_load_that_was_killed_leaves_the_disks_as_they_were(directory, paths, 
         assert tags(agent) == {"a": ["t"], "b": ["t"]}
         finish(agent, paths)
     for path in paths:
-        assert images.has_pattern(path, 0x22)
+        assert images.has_pattern(path, 0x22, form="qcow2")
 
 
 def test_an_intent_waits_for_its_images_and_blocks_only_them(directory, paths):
