@@ -24,12 +24,7 @@ struct JobWaiter {
                 throw CommandFailure("\(title): the job was dismissed by somebody else; see 'coldframe snapshot list'")
             }
             for event in session.takeEvents() where event.data["job-id"]?.stringValue == id {
-                if event.name == "SNAPSHOT_SAVE_FALLBACK" {
-                    progress.clear()
-                    report(event.data)
-                } else {
-                    result = event.name == resultEvent ? event.data : result
-                }
+                result = event.name == resultEvent ? event.data : result
             }
             if job["status"]?.stringValue == "concluded" {
                 try session.execute("job-dismiss", ["id": .string(id)])
@@ -56,10 +51,5 @@ struct JobWaiter {
 
     private func state(of id: String) throws -> JSONValue? {
         try session.execute("query-jobs").arrayValue?.first { $0["id"]?.stringValue == id }
-    }
-
-    private func report(_ data: JSONObject) {
-        let reasons = (data["reasons"]?.arrayValue ?? []).compactMap(\.stringValue)
-        Terminal.writeError("Not \(data["way"]?.stringValue ?? "?"): \(reasons.joined(separator: "; "))\n")
     }
 }

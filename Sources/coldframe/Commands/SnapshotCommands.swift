@@ -45,7 +45,7 @@ extension Snapshot {
             } else {
                 text += ": disks only"
             }
-            if let reason = event?["reason"]?.stringValue { text += "\nNot another way because of: \(reason)" }
+            if let reason = event?["reason"]?.stringValue { text += "\nNot \(reason)" }
             return text
         }
     }
