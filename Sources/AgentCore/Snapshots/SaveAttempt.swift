@@ -25,6 +25,8 @@ final class SaveAttempt {
     private var transaction: Transaction?
     private var steps: [InternalSnapshotStep] = []
     private var abandoning: Task<Void, Never>?
+    /// Its last flush may still run when the guest has stopped; the images must not be closed under it.
+    private var syncing: Task<Void, any Error>?
 
     init(
         context: SnapshotContext, guest: any Guest, devices: SnapshotDevices, stateNode: GraphNode, way: CaptureWay,
@@ -92,6 +94,7 @@ final class SaveAttempt {
             let state = try await stream.result().get()
             // The stream is at its end: there is nothing to give up any more, only QEMU's word to wait for.
             control.onCancel(nil)
+            _ = await syncing?.result
             let result = try await capture.finish()
             try await control.checkpoint()
             try FaultPoint.pass("save.attach")
@@ -127,16 +130,17 @@ final class SaveAttempt {
     /// Flushes the disks again and again while `body` waits for the guest to stop, so that the flushes inside the pause
     /// find little left to write.
     private func syncingAhead(_ body: () async throws -> Void) async throws {
-        let drivers = devices.nodes.map(\.block.driver)
+        let images = devices.nodes.map(\.block.direct)
         let syncing = Task {
             while !Task.isCancelled {
-                for driver in drivers {
+                for image in images where !Task.isCancelled {
                     // A flush that fails here fails again for the guest, or for the cut, which say so.
-                    try? await blocking { () throws(ColdframeError) in try driver.flush() }
+                    try? await blocking { () throws(ColdframeError) in try image.flush() }
                 }
                 try await Task.sleep(nanoseconds: Self.syncAheadNanoseconds)
             }
         }
+        self.syncing = syncing
         defer { syncing.cancel() }
         try await body()
     }
@@ -248,6 +252,7 @@ final class SaveAttempt {
 
     private func goBack(because cause: any Error) async throws -> Never {
         await abandonCapture()
+        _ = await syncing?.result
         var left: [String] = []
         if let writer {
             do {

@@ -85,8 +85,6 @@ final class SaveJob: JobDriver {
             throw ColdframeError(
                 .invalidArgument, "Mode '\(mode.rawValue)' needs a guest, and this agent has none")
         }
-        // No data moves: QEMU's 0 of 1, then 1 of 1.
-        control.setProgress(current: 0, total: 1)
         let plan = SavePlan(tag: arguments.tag, way: .disks, devices: devices)
         let steps = devices.nodes.map { InternalSnapshotStep(node: $0, request: plan.request(idFloor: 0)) }
         try await control.checkpoint()
