@@ -21,7 +21,8 @@ struct IntentRecovery {
                 try await blocking { [journal] () throws(ColdframeError) in try journal.record(.cleared, intent) }
             } catch {
                 logger.error(
-                    "the \(intent.operation.rawValue) of '\(intent.tag)' is still pending: \(ColdframeError(wrapping: error))")
+                    "the \(intent.operation.rawValue) of '\(intent.tag)' is still pending: \(ColdframeError(wrapping: error))"
+                )
             }
         }
     }
@@ -45,6 +46,10 @@ struct IntentRecovery {
     private func recover(
         _ intent: Intent, _ step: Journal.Step, _ nodes: [(image: Intent.Image, node: GraphNode)]
     ) async throws {
+        if intent.operation == .load, step != .committed, let user = nodes.lazy.compactMap(\.node.uses.first).first {
+            // It would be wound back under somebody who has perhaps written to it since.
+            throw ColdframeError(.busy, "one of its disks is in use by \(user.user): restart the agent")
+        }
         for (image, node) in nodes {
             switch (intent.operation, step) {
             case (.save, .committed), (.transaction, _):
