@@ -2,6 +2,9 @@ import LinuxSystem
 import Synchronization
 
 /// Counts Ctrl-C and SIGTERM from now on, instead of dying by them.
+///
+/// To be made before anything that starts a thread, a `Session` for example: a thread that is older would still die by
+/// them, and the process with it.
 final class InterruptFlag: Sendable {
     private let counter = Atomic<Int>(0)
 

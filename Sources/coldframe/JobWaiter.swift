@@ -4,13 +4,13 @@ import QMPWire
 /// Starts a job, shows its progress, and waits for its end. Ctrl-C asks the job to cancel; a second one stops waiting.
 struct JobWaiter {
     let session: Session
+    let interrupts: InterruptFlag
     let title: String
 
     /// Returns the data of `resultEvent`, if the job sent it.
     @discardableResult
     func run(_ command: String, _ arguments: JSONObject, resultEvent: String? = nil) throws -> JSONObject? {
         let id = "cli-" + UUIDText.generate()
-        let interrupts = try InterruptFlag()
         var progress = ProgressLine(title: title)
         defer { progress.clear() }
         var arguments = arguments

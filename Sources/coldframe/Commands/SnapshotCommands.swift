@@ -22,13 +22,14 @@ extension Snapshot {
         @Flag(help: "Print the result as JSON.") var json = false
 
         func run() throws {
+            let interrupts = try InterruptFlag()
             let session = try Session(agent: name)
             let devices = try session.devices(devices)
             var arguments: JSONObject = [
                 "tag": .string(tag), "mode": .string(mode), "devices": .array(devices.map { .string($0) }),
             ]
             if mode != "disks", let node = vmstate ?? devices.first { arguments["vmstate"] = .string(node) }
-            let job = JobWaiter(session: session, title: "save '\(tag)'")
+            let job = JobWaiter(session: session, interrupts: interrupts, title: "save '\(tag)'")
             let event = try job.run("snapshot-save", arguments, resultEvent: "SNAPSHOT_SAVED")
             if json { return Terminal.write(json: .object(event ?? [:])) }
             Terminal.write(Self.summary(tag, event) + "\n")
@@ -57,6 +58,7 @@ extension Snapshot {
         @Flag(help: "Print the result as JSON.") var json = false
 
         func run() throws {
+            let interrupts = try InterruptFlag()
             let session = try Session(agent: name)
             let set = try session.snapshotSet(tag)
             var arguments: JSONObject = [
@@ -69,7 +71,7 @@ extension Snapshot {
                     "Snapshot '\(tag)' holds disks only, which cannot go back under a running guest: end the guest "
                         + "first with 'coldframe qmp \(name) guest-del'")
             }
-            let job = JobWaiter(session: session, title: "load '\(tag)'")
+            let job = JobWaiter(session: session, interrupts: interrupts, title: "load '\(tag)'")
             try job.run("snapshot-load", arguments)
             Terminal.write(json ? "{\"tag\": \(JSONWriter.string(.string(tag)))}\n" : "Loaded '\(tag)'\n")
         }
@@ -82,9 +84,10 @@ extension Snapshot {
         @Flag(help: "Print the result as JSON.") var json = false
 
         func run() throws {
+            let interrupts = try InterruptFlag()
             let session = try Session(agent: name)
             let set = try session.snapshotSet(tag)
-            let job = JobWaiter(session: session, title: "delete '\(tag)'")
+            let job = JobWaiter(session: session, interrupts: interrupts, title: "delete '\(tag)'")
             try job.run(
                 "snapshot-delete", ["tag": .string(tag), "devices": .array(set.nodeNames.map { .string($0) })])
             Terminal.write(json ? "{\"tag\": \(JSONWriter.string(.string(tag)))}\n" : "Deleted '\(tag)'\n")
