@@ -35,10 +35,13 @@ func registerBlockCommands(_ registry: any CommandRegistry, agent: Agent) {
         []
     }
     registry.register(BlockdevSnapshotInternalSyncCommand.self, touches: { [$0.device] }) { arguments in
-        let step = InternalSnapshotStep(
-            node: try graph.find(deviceOrNode: arguments.device),
-            request: SnapshotRequest(name: arguments.name, at: SystemClock.realtime()))
-        try await agent.lane.run { try await Transaction([step], graph: graph).run() }
+        // Looked up when its turn has come: what was there before may be gone.
+        try await agent.lane.run {
+            let step = InternalSnapshotStep(
+                node: try graph.find(deviceOrNode: arguments.device),
+                request: SnapshotRequest(name: arguments.name, at: SystemClock.realtime()))
+            try await Transaction([step], graph: graph).run()
+        }
         agent.catalogue.changed()
         return QAPIEmpty()
     }

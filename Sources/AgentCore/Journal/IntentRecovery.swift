@@ -50,6 +50,10 @@ struct IntentRecovery {
             // It would be wound back under somebody who has perhaps written to it since.
             throw ColdframeError(.busy, "one of its disks is in use by \(user.user): restart the agent")
         }
+        // None of them can be deleted meanwhile.
+        let holds = nodes.map { ($0.node, NodeUse(.holder("recovery"), role: "root", permissions: [], shared: .all)) }
+        defer { for (node, use) in holds { node.remove(use) } }
+        for (node, use) in holds { try node.add(use) }
         for (image, node) in nodes {
             switch (intent.operation, step) {
             case (.save, .committed), (.transaction, _):

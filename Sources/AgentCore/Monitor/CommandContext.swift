@@ -10,16 +10,19 @@ public final class CommandContext {
     @TaskLocal public static var current: CommandContext?
 
     private var followUps: [@AgentActor () -> Void] = []
+    /// Tasks that a handler started keep its context; what they ask for after the reply must not wait for another one.
+    private var hasReplied = false
 
     nonisolated init() {}
 
     /// Runs `body` on the actor right after the reply was queued, in the order of the calls: for a command that
     /// answers first and works then. Without a command it runs at once.
     public static func afterReply(_ body: @escaping @AgentActor () -> Void) {
-        if let current { current.followUps.append(body) } else { body() }
+        if let current, !current.hasReplied { current.followUps.append(body) } else { body() }
     }
 
     func replied() {
+        hasReplied = true
         let bodies = followUps
         followUps = []
         for body in bodies { body() }

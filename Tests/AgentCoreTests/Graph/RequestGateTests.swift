@@ -48,6 +48,23 @@ struct RequestGateTests {
         #expect(gate.inFlightCount == 0)
     }
 
+    @Test("A drain with a deadline always comes back, whenever the request inside leaves", .timeLimit(.minutes(1)))
+    func deadlineAndLeave() async {
+        for microseconds in stride(from: 0, through: 2_000, by: 10) {
+            let gate = RequestGate()
+            gate.enter()
+            let deadline = SystemClock.monotonicNanoseconds() + 1_000_000
+            let leaving = Task.detached {
+                try? await Task.sleep(nanoseconds: UInt64(microseconds) * 1_000)
+                gate.leave()
+            }
+            let isDrained = await gate.beginDrain(deadlineNanoseconds: deadline)
+            if isDrained { gate.endDrain() }
+            #expect(!gate.isClosed)
+            await leaving.value
+        }
+    }
+
     @Test("Drains nest")
     func nesting() async throws {
         let gate = RequestGate()
