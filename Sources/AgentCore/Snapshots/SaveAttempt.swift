@@ -8,8 +8,6 @@ import QMPWire
 /// guest needs that), what was written of the state is given back, the disks' snapshots are deleted.
 @AgentActor
 final class SaveAttempt {
-    /// How long the guest may be held at the barrier.
-    private static let holdLimitNanoseconds: UInt64 = 900_000_000
     private static let syncAheadNanoseconds: UInt64 = 5_000_000
 
     private let context: SnapshotContext
@@ -149,7 +147,7 @@ final class SaveAttempt {
     /// the cut is dropped and made again. `release` is called while the gates are still closed, so that no request slips in
     /// between the last look and the guest's going on.
     private func cutDisks(release: () -> Void) async throws {
-        let deadline = SystemClock.monotonicNanoseconds() + Self.holdLimitNanoseconds
+        let deadline = SystemClock.monotonicNanoseconds() + context.holdLimitNanoseconds
         var idFloor: UInt64 = 0
         while true {
             try await waitUntilQuiet(deadline)

@@ -15,6 +15,8 @@ struct SnapshotContext {
     let guest: @Sendable @AgentActor () -> (any Guest)?
     let post: @Sendable @AgentActor (String, JSONObject) -> Void
     let logger: Logger
+    /// How long the guest may be held at the barrier.
+    var holdLimitNanoseconds: UInt64 = 900_000_000
 
     /// Records a step of an intent, if there is a journal.
     func record(_ step: Journal.Step, _ intent: Intent) async throws {

@@ -134,7 +134,8 @@ struct SaveJobTests {
     @Test("A cut that takes longer than the guest may be held fails the save")
     func lateCut() async throws {
         let world = try await World(withGuest: true)
-        world.disk("d1").before("create") { Pause.milliseconds(950) }
+        world.holdLimitMilliseconds = 300
+        world.disk("d1").before("create") { Pause.milliseconds(350) }
         let error = try await world.save()
         #expect(error == "The disks were not cut while the guest was held at its barrier")
         #expect(world.guest?.log.contains("abandon") == true)
@@ -144,6 +145,7 @@ struct SaveJobTests {
     @Test("A request that does not end while the guest is held fails the save, and names the node")
     func stuckRequest() async throws {
         let world = try await World(withGuest: true)
+        world.holdLimitMilliseconds = 100
         let gate = try world.graph.find(nodeOnly: "d1").block.gate
         gate.enter()
         let error = try await world.save()

@@ -21,6 +21,8 @@ final class World {
     private(set) var events: [(name: String, data: JSONObject)] = []
     private(set) lazy var jobs = JobRegistry { [weak self] name, data in self?.events.append((name, data)) }
     private var jobCount = 0
+    /// Long, so that a busy machine does not decide a test; those that are about it set their own.
+    var holdLimitMilliseconds: UInt64 = 30_000
 
     init(disks: Int = 2, withGuest: Bool = false) async throws {
         FakeBranch.install
@@ -55,7 +57,8 @@ final class World {
         SnapshotContext(
             graph: graph, catalogue: catalogue, leases: leases, journal: journal, sets: sets,
             guest: { [weak self] in self?.guest }, post: { [weak self] in self?.events.append(($0, $1)) },
-            logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
+            logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() },
+            holdLimitNanoseconds: holdLimitMilliseconds * 1_000_000)
     }
 
     // MARK: Jobs
