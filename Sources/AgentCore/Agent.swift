@@ -96,7 +96,8 @@ public final class Agent {
     var snapshotContext: SnapshotContext {
         SnapshotContext(
             graph: graph, catalogue: catalogue, leases: leases, journal: journal, sets: setStore,
-            guest: { [guests] in guests.guest }, post: { [monitors] in monitors.post(event: $0, data: $1) },
+            stateDirectory: directories?.state, guest: { [guests] in guests.guest },
+            post: { [monitors] in monitors.post(event: $0, data: $1) },
             logger: logger)
     }
 

@@ -15,8 +15,8 @@ struct Preflight {
         if way != .paused, status != "running" {
             blockers.append("The guest is not running (\(status)): only mode 'paused' or 'auto' can save it.")
         }
-        if status == "postmigrate" || status == "inmigrate" {
-            blockers.append("QEMU cannot be captured in state '\(status)': continue the guest once with 'cont'.")
+        if status == "inmigrate" {
+            blockers.append("QEMU waits for an incoming migration: it has no state yet.")
         }
         blockers += try await migrationBlockers()
         blockers += try await barrierBlockers()

@@ -13,7 +13,6 @@ final class QEMUCapture: GuestCapture {
     nonisolated let stream: Descriptor
     private let guest: QEMUGuest
     private let way: CaptureWay
-    private let wasRunning: Bool
     private let onEnd: @AgentActor () -> Void
     private var writeEnd: Descriptor?
     private var keeperCapture: UInt64?
@@ -39,10 +38,9 @@ final class QEMUCapture: GuestCapture {
     private static let descriptorName = "coldframe-capture"
     private static let bufferByteCount = 4 << 20
 
-    init(guest: QEMUGuest, way: CaptureWay, wasRunning: Bool, onEnd: @escaping @AgentActor () -> Void) throws {
+    init(guest: QEMUGuest, way: CaptureWay, onEnd: @escaping @AgentActor () -> Void) throws {
         self.guest = guest
         self.way = way
-        self.wasRunning = wasRunning
         self.onEnd = onEnd
         let (readEnd, writeEnd) = try UnixSocket.pair()
         stream = readEnd
@@ -64,9 +62,7 @@ final class QEMUCapture: GuestCapture {
             // From here on only QEMU has the write end, so that its close is the stream's end.
             self.writeEnd = nil
             writeEnd.close()
-            if wasRunning || way != .paused {
-                guest.barrier.arm { [weak self] in Task { @AgentActor in self?.held() } }
-            }
+            guest.barrier.arm { [weak self] in Task { @AgentActor in self?.held() } }
             phase = .armed
             alarm = Task { [weak self, limit = limitMilliseconds] in
                 try await Task.sleep(nanoseconds: limit * 1_000_000)
@@ -75,13 +71,9 @@ final class QEMUCapture: GuestCapture {
             switch way {
             case .live, .precopy: try await migrate()
             case .paused:
-                if wasRunning {
-                    let monitor = guest.monitor
-                    // The reply comes when the barrier lets go.
-                    stopping = Task { try await monitor.execute("stop") }
-                } else {
-                    isHeld = true
-                }
+                let monitor = guest.monitor
+                // The reply comes when the barrier lets go.
+                stopping = Task { try await monitor.execute("stop") }
             }
         } catch {
             await abandon()
@@ -178,7 +170,7 @@ final class QEMUCapture: GuestCapture {
             throw error
         }
         await end()
-        guard wasRunning, let stopStamp, let resumeStamp, resumeStamp >= stopStamp else {
+        guard let stopStamp, let resumeStamp, resumeStamp >= stopStamp else {
             return CaptureResult(pauseNanoseconds: nil)
         }
         return CaptureResult(pauseNanoseconds: (resumeStamp - stopStamp) * 1000)
@@ -265,12 +257,10 @@ final class QEMUCapture: GuestCapture {
         isMigrating = false
     }
 
-    /// The guest is to run if it ran before, and to stand still if it did.
+    /// The guest ran before, and is to run again unless it stopped by itself.
     private func restoreRunState() async throws {
-        switch try await guest.runState() {
-        case .running: if !wasRunning { try await guest.stop() }
-        case .stopped(let status): if wasRunning, Self.ownStops.contains(status) { try await guest.cont() }
-        case .gone: break
+        if case .stopped(let status) = try await guest.runState(), Self.ownStops.contains(status) {
+            try await guest.cont()
         }
     }
 
@@ -279,7 +269,7 @@ final class QEMUCapture: GuestCapture {
 
     /// RESUME is sent before the reply to `cont`, but comes to the actor by another way.
     private func awaitResume() async {
-        guard wasRunning, stopStamp != nil else { return }
+        guard stopStamp != nil else { return }
         for _ in 0..<500 where resumeStamp == nil { try? await Task.sleep(nanoseconds: 2_000_000) }
     }
 
@@ -296,7 +286,7 @@ final class QEMUCapture: GuestCapture {
                 fail(
                     ColdframeError(
                         .peer, "QEMU passed the barrier without a flush: its connection to the barrier is lost"))
-            case "completed" where wasRunning && way != .live && phase == .released && failure == nil:
+            case "completed" where way != .live && phase == .released && failure == nil:
                 // Every millisecond counts: the guest stands still until this.
                 continuing = Task { _ = try? await guest.monitor.execute("cont") }
             default: break

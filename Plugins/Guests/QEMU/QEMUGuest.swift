@@ -6,7 +6,7 @@ import QMPWire
 
 /// A guest that QEMU runs beside the agent, on disks that the agent serves.
 @AgentActor
-final class QEMUGuest: Guest {
+final class QEMUGuest: Guest, StoppedStateSaving {
     let id: String
     let diskNodeNames: [String]
     let monitor: QEMUMonitor
@@ -23,7 +23,9 @@ final class QEMUGuest: Guest {
     private var exitWaiters: [CheckedContinuation<Void, Never>] = []
     private var cachedCommands: [String]?
     private var cachedSchema: [JSONValue]?
-    private var loadCount = 0
+    private var transferCount = 0
+    /// A save or load works on it while it stands still.
+    private var isHeld = false
 
     init(
         id: String, command: [String], processID: Int32, monitor: QEMUMonitor, keeper: KeeperLink,
@@ -103,8 +105,10 @@ final class QEMUGuest: Guest {
         guard capture == nil else {
             throw ColdframeError(.busy, "A capture of guest '\(id)' is under way")
         }
-        let isRunning = try await runState() == .running
-        let capture = try QEMUCapture(guest: self, way: way, wasRunning: isRunning) { [weak self] in
+        guard try await runState() == .running else {
+            throw ColdframeError(.invalidArgument, "Guest '\(id)' stands still: its state is taken as it stands")
+        }
+        let capture = try QEMUCapture(guest: self, way: way) { [weak self] in
             self?.capture = nil
         }
         self.capture = capture
@@ -121,9 +125,20 @@ final class QEMUGuest: Guest {
     func cont() async throws { try await monitor.execute("cont") }
 
     func loadState(imagePath: String, tag: String) async throws {
-        loadCount += 1
-        try await StateLoading(monitor: monitor, number: loadCount).run(imagePath: imagePath, tag: tag)
+        try await transfer(.load, imagePath, tag)
     }
+
+    func saveState(imagePath: String, tag: String) async throws {
+        try await transfer(.save, imagePath, tag)
+    }
+
+    private func transfer(_ direction: StateTransfer.Direction, _ imagePath: String, _ tag: String) async throws {
+        transferCount += 1
+        try await StateTransfer(direction: direction, monitor: monitor, number: transferCount).run(
+            imagePath: imagePath, tag: tag)
+    }
+
+    func setHeld(_ isHeld: Bool) { self.isHeld = isHeld }
 
     /// Commands that would put an end to a capture, or to a guest in the middle of one.
     private static let disturbing: Set<String> = [
@@ -133,9 +148,10 @@ final class QEMUGuest: Guest {
     ]
 
     func passThrough(_ command: String, arguments: JSONObject?) async throws(QMPError) -> JSONValue {
-        if capture != nil, Self.disturbing.contains(command) {
+        if capture != nil || isHeld, Self.disturbing.contains(command) {
             throw QMPError(
-                .genericError, "The guest is being saved: '\(command)' has to wait until the job has concluded")
+                .genericError,
+                "The guest is being saved or loaded: '\(command)' has to wait until the job has concluded")
         }
         return try await monitor.passThrough(command, arguments)
     }
@@ -148,7 +164,7 @@ final class QEMUGuest: Guest {
         let isOwn =
             capture != nil && ["MIGRATION", "MIGRATION_PASS"].contains(name)
             || name == "JOB_STATUS_CHANGE"
-                && event["data"]?["id"]?.stringValue?.hasPrefix(StateLoading.jobPrefix) ?? false
+                && event["data"]?["id"]?.stringValue?.hasPrefix(StateTransfer.jobPrefix) ?? false
         if !isOwn { services.forwardGuestEvent(event) }
     }
 

@@ -105,7 +105,11 @@ final class LoadJob: JobDriver {
         _ control: any JobControl
     ) async throws {
         control.setPausable(false)
-        defer { control.setPausable(true) }
+        guest.setHeld(true)
+        defer {
+            guest.setHeld(false)
+            control.setPausable(true)
+        }
         let wasRunning: Bool
         switch try await guest.runState() {
         case .running: wasRunning = true

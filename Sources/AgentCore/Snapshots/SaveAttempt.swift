@@ -63,6 +63,12 @@ final class SaveAttempt {
 
     private func beginCapture() async throws -> any GuestCapture {
         do {
+            if way == .paused, let stateDirectory = context.stateDirectory,
+                let saver = guest as? any StoppedStateSaving,
+                case .stopped = try await guest.runState()
+            {
+                return try await StoppedCapture.begin(saver, graph: context.graph, stateDirectory: stateDirectory)
+            }
             return try await guest.beginCapture(way: way)
         } catch {
             throw CaptureRefusal(cause: ColdframeError(wrapping: error))

@@ -11,6 +11,8 @@ struct SnapshotContext {
     /// nil for an agent without a name, which keeps no state.
     let journal: Journal?
     let sets: SetStore?
+    /// Where small images for a guest's state are made; nil for an agent without a name, which has no guest.
+    let stateDirectory: String?
     /// The agent's guest, if it has one.
     let guest: @Sendable @AgentActor () -> (any Guest)?
     let post: @Sendable @AgentActor (String, JSONObject) -> Void

@@ -23,10 +23,8 @@ struct StateImage {
     ) async throws -> StateImage {
         await remove(path)
         do {
-            try await createFile(path, graph)
-            let file: JSONValue = ["driver": "file", "filename": .string(path)]
-            let options = try BlockdevOptions(QAPIInput(["driver": "qcow2", "file": file]))
-            let node = try await graph.open(options, inherited: InheritedOptions(), isMonitorOwned: false)
+            try await makeEmpty(at: path, graph: graph)
+            let node = try await open(path, graph: graph)
             let result: Result<SetRecord.State, any Error>
             do {
                 result = .success(try await fill(node, tag: tag, from: source, control: control))
@@ -43,12 +41,20 @@ struct StateImage {
 
     func remove() async { await Self.remove(path) }
 
-    private static func remove(_ path: String) async {
+    static func remove(_ path: String) async {
         // A file that stays costs space only; the next load replaces it.
         await BlockingPool.shared.run { try? Files.unlink(path) }
     }
 
-    private static func createFile(_ path: String, _ graph: Graph) async throws {
+    /// Opens a state image as a node that nobody else sees the use of; the caller closes it.
+    static func open(_ path: String, graph: Graph) async throws -> GraphNode {
+        let file: JSONValue = ["driver": "file", "filename": .string(path)]
+        let options = try BlockdevOptions(QAPIInput(["driver": "qcow2", "file": file]))
+        return try await graph.open(options, inherited: InheritedOptions(), isMonitorOwned: false)
+    }
+
+    /// Makes an image without a snapshot.
+    static func makeEmpty(at path: String, graph: Graph) async throws {
         let creation = ImageCreation(graph: graph) { _ in }
         let file: JSONValue = ["driver": "file", "filename": .string(path)]
         let steps: [JSONValue] = [

@@ -57,6 +57,8 @@ public protocol Guest: AnyObject, Sendable {
     /// Loads a state into this process, whose vCPUs are stopped and whose disks are rewound. On a throw the RAM is lost.
     /// `imagePath` is a small qcow2 file with one snapshot `tag` that holds the state.
     func loadState(imagePath: String, tag: String) async throws
+    /// While held, commands of clients that would make the guest go on, or change what it is, are refused.
+    func setHeld(_ isHeld: Bool)
     /// Runs a QMP command that the agent does not own.
     func passThrough(_ command: String, arguments: JSONObject?) async throws(QMPError) -> JSONValue
     /// The guest's own `query-commands` and `query-qmp-schema`, cached.
@@ -64,6 +66,13 @@ public protocol Guest: AnyObject, Sendable {
     func ownSchema() async throws -> [JSONValue]
     /// Detaches, or with `quit` ends it. The process is gone when it returns.
     func remove(force: Bool) async throws
+}
+
+/// A guest whose state can be taken while it stands still, and that stands still afterwards as it did before.
+@AgentActor
+public protocol StoppedStateSaving: Guest {
+    /// Writes the state of the stopped guest into a small qcow2 file with no snapshot yet, as snapshot `tag`.
+    func saveState(imagePath: String, tag: String) async throws
 }
 
 /// One capture under way. The verbs are called in this order: `stopped`, `release`, `finish`; or `abandon` at any time

@@ -41,6 +41,7 @@ final class FakeGuest: Guest {
         return capture
     }
 
+    func setHeld(_ isHeld: Bool) {}
     func stop() async throws {
         log.append("stop")
         try await at("stop")

@@ -55,7 +55,7 @@ final class World {
 
     var context: SnapshotContext {
         SnapshotContext(
-            graph: graph, catalogue: catalogue, leases: leases, journal: journal, sets: sets,
+            graph: graph, catalogue: catalogue, leases: leases, journal: journal, sets: sets, stateDirectory: nil,
             guest: { [weak self] in self?.guest }, post: { [weak self] in self?.events.append(($0, $1)) },
             logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() },
             holdLimitNanoseconds: holdLimitMilliseconds * 1_000_000)

@@ -1,13 +1,19 @@
 import ColdframeKit
 import QMPWire
 
-/// Puts a stored state into the running QEMU: a small qcow2 file is added as a node, and QEMU's own `snapshot-load` reads
-/// from it. The vCPUs are stopped, and stay so.
+/// Moves the state of a stopped guest between QEMU and a small qcow2 file: the file is added as a node, and QEMU's own
+/// `snapshot-load` or `snapshot-save` works on it and on nothing else. The vCPUs stay stopped.
 @AgentActor
-struct StateLoading {
-    static let jobPrefix = "coldframe-load-"
+struct StateTransfer {
+    enum Direction: String {
+        case load = "snapshot-load"
+        case save = "snapshot-save"
+    }
+
+    static let jobPrefix = "coldframe-state-"
+    let direction: Direction
     let monitor: QEMUMonitor
-    /// Tells this load from others of the same guest.
+    /// Tells this transfer from others of the same guest.
     let number: Int
 
     func run(imagePath: String, tag: String) async throws {
@@ -20,7 +26,7 @@ struct StateLoading {
             ])
         var failure: (any Error)?
         do {
-            try await load(node: node, tag: tag)
+            try await runJob(node: node, tag: tag)
         } catch {
             failure = error
         }
@@ -32,19 +38,19 @@ struct StateLoading {
         if let failure { throw failure }
     }
 
-    private func load(node: String, tag: String) async throws {
+    private func runJob(node: String, tag: String) async throws {
         try await monitor.execute(
-            "snapshot-load",
+            direction.rawValue,
             ["job-id": .string(node), "tag": .string(tag), "vmstate": .string(node), "devices": [.string(node)]])
         while true {
             let jobs = try await monitor.execute("query-jobs").arrayValue ?? []
             guard let job = jobs.first(where: { $0["id"]?.stringValue == node }) else {
-                throw ColdframeError(.peer, "QEMU's job that loads the state has vanished")
+                throw ColdframeError(.peer, "QEMU's job '\(direction.rawValue)' has vanished")
             }
             if job["status"]?.stringValue == "concluded" {
                 try await monitor.execute("job-dismiss", ["id": .string(node)])
                 if let error = job["error"]?.stringValue {
-                    throw ColdframeError(.peer, "QEMU could not load the state: \(error)")
+                    throw ColdframeError(.peer, "QEMU's \(direction.rawValue) failed: \(error)")
                 }
                 return
             }
