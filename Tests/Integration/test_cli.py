@@ -2,12 +2,14 @@
 
 import json
 import os
+import signal
 import subprocess
+import time
 
 import pytest
 
 from harness import images
-from harness.agent import BINARIES
+from harness.agent import BINARIES, Agent
 from harness.monitor import Monitor
 
 
@@ -82,6 +84,29 @@ def test_jobs_are_listed(agent, node, directory):
     assert "made" in agent.cli("jobs", "web1").stdout
     agent.cli("job", "dismiss", "web1", "made")
     assert agent.execute("query-jobs") == []
+
+
+def test_an_interrupt_asks_the_job_to_cancel_and_kills_nobody(directory):
+    path = images.create(directory / "a.qcow2")
+    with Agent(directory, environment={"COLDFRAME_FAULT": "save.cut.a=pause:1500"}) as agent:
+        agent.add_qcow2("a", path)
+        save = subprocess.Popen([BINARIES / "coldframe", "snapshot", "save", "web1", "t"], env=agent.environment,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        time.sleep(0.7)
+        save.send_signal(signal.SIGINT)
+        output, errors = save.communicate(timeout=30)
+        assert save.returncode in (0, 1), "the command died of the signal"
+        # The job may have been past its last checkpoint.
+        assert ("t" in images.snapshots(path)) == (save.returncode == 0), output + errors
+        assert agent.execute("query-jobs") == []
+
+
+def test_a_tag_that_is_no_file_name_is_found_in_the_tree(agent, node, directory):
+    (directory / "tree").mkdir()
+    agent.cli("snapshot", "save", "web1", "a/b")
+    folder = agent.cli("browse", "web1", "a/b", "--mountpoint", directory / "tree").stdout.strip()
+    with open(f"{folder}/info.json") as file:
+        assert json.load(file)["tag"] == "a/b"
 
 
 def test_help_names_the_commands():
