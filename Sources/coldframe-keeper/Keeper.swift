@@ -8,6 +8,7 @@ struct Keeper {
     private let socketPath: String
     private let signals: SignalWaiter
     private var agent: AgentConnection?
+    private var hadAgent = false
     private var guest = GuestProcess()
     /// Captures that the agent reads, held in case that it dies.
     private var held: [UInt64: Descriptor] = [:]
@@ -15,7 +16,7 @@ struct Keeper {
     private var draining: [Descriptor] = []
     private let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 4096)
 
-    /// How long a keeper without guest and agent waits for one.
+    /// How long a keeper waits for its first agent.
     private static let graceMilliseconds = 5_000
 
     init(listener: Descriptor, socketPath: String) throws {
@@ -27,14 +28,13 @@ struct Keeper {
     mutating func run() throws {
         while true {
             let isIdle = !guest.isAlive && agent == nil && draining.isEmpty
+            // Whoever started it has come and gone, and so has the guest.
+            if isIdle, hadAgent { return end() }
             var watched: [(Int32, PollEvents)] = [(signals.raw, .readable)]
             watched.append((agent?.socket.raw ?? listener.raw, .readable))
             watched += draining.map { ($0.raw, .readable) }
             let ready = try pollDescriptors(watched, timeoutMilliseconds: isIdle ? Self.graceMilliseconds : nil)
-            if ready.allSatisfy(\.isEmpty), isIdle {
-                try? Files.unlink(socketPath)
-                return
-            }
+            if ready.allSatisfy(\.isEmpty), isIdle { return end() }
             if !ready[0].isEmpty {
                 _ = try signals.wait()
                 reap()
@@ -42,6 +42,11 @@ struct Keeper {
             if !ready[1].isEmpty { agent == nil ? accept() : serve() }
             drain(zip(draining, ready.dropFirst(2)).filter { !$0.1.isEmpty }.map(\.0))
         }
+    }
+
+    /// The name goes before the listening socket does: the next keeper takes the name as soon as it is free.
+    private func end() {
+        try? Files.unlink(socketPath)
     }
 
     // MARK: The agent
@@ -54,6 +59,7 @@ struct Keeper {
         // An agent that does not read must not stop the drain of a capture.
         try? socket.setSendTimeout(milliseconds: 2_000)
         agent = AgentConnection(socket: socket)
+        hadAgent = true
     }
 
     private mutating func serve() {

@@ -49,6 +49,40 @@ final class KeeperLink: Sendable {
         }
     }
 
+    /// Waits for the keeper of an earlier guest to be gone; one whose guest still runs is an error. Asked before anything
+    /// is served to a guest: the earlier one waits for its disks, and must not find them under another's feet.
+    static func awaitPredecessor(socketPath: String) async throws(ColdframeError) {
+        let deadline = SystemClock.monotonicNanoseconds() + 3_000_000_000
+        while Files.exists(socketPath) {
+            do {
+                let socket = try await BlockingPool.shared.run { () throws(SystemError) in
+                    try UnixSocket.connect(path: socketPath)
+                }
+                let link = try KeeperLink(socket: socket) { _ in }
+                defer { link.close() }
+                if case .status(let processID, nil) = try await link.ask(.status), processID != 0 {
+                    throw ColdframeError(
+                        .busy,
+                        "A guest of an earlier agent still runs as process \(processID): end it ('kill -9 \(processID)'), "
+                            + "then start the guest again")
+                }
+            } catch let error as SystemError {
+                // Nobody listens: the file is what a killed keeper left, and the next one replaces it.
+                if error.errno == Errno.connectionRefused || error.errno == Errno.noEntry { return }
+                throw ColdframeError(error, "Could not ask the keeper of an earlier guest")
+            } catch let error as ColdframeError {
+                // One that ends while it is asked is as good as gone.
+                if error.code != .peer { throw error }
+            } catch {
+                throw ColdframeError(wrapping: error)
+            }
+            guard SystemClock.monotonicNanoseconds() < deadline else {
+                throw ColdframeError(.timedOut, "The keeper of an earlier guest does not end: see '\(socketPath)'")
+            }
+            try? await Task.sleep(nanoseconds: 20_000_000)
+        }
+    }
+
     /// Beside the agent's own executable, unless `COLDFRAME_KEEPER` says otherwise.
     private static func keeperPath() throws(ColdframeError) -> String {
         if let path = ProcessControl.environment("COLDFRAME_KEEPER") { return path }

@@ -36,6 +36,7 @@ struct QEMUGuestFactory: GuestFactory {
                 throw ColdframeError(.invalidArgument, error.description)
             }
         }
+        try await KeeperLink.awaitPredecessor(socketPath: runtime + "/keeper.sock")
         let barrier = BarrierDriver()
         let resources = try await GuestResources(
             guestID: id, diskNodeNames: own.disks ?? [], barrier: barrier, runtimeDirectory: runtime,
