@@ -3,7 +3,8 @@ import ColdframeKit
 import LinuxSystem
 import Synchronization
 
-/// Moves a guest's RAM from the capture's stream into the image: one thread, from the first byte to the last.
+/// Moves a guest's RAM from the capture's stream into the image: one thread reads, one writes, from the first byte to the
+/// last.
 final class CaptureStream: Sendable {
     private let source: Descriptor
     private let sink: any VMStateWriter
@@ -17,7 +18,11 @@ final class CaptureStream: Sendable {
     }
 
     /// Large, so that the image sees few and long writes.
-    private static let bufferByteCount = 4 << 20
+    private static let chunkByteCount = 4 << 20
+    private static let chunkLimit = 4
+    /// What is read ahead of the image while a guest stands still: 128 MiB.
+    private static let widenedChunkLimit = 32
+    private let queue = ChunkQueue(chunkByteCount: chunkByteCount, limit: chunkLimit)
 
     init(from source: Descriptor, to sink: any VMStateWriter) throws(ColdframeError) {
         self.source = source
@@ -32,21 +37,39 @@ final class CaptureStream: Sendable {
     /// Bytes taken from the stream so far. Any thread.
     var receivedByteCount: UInt64 { receivedCount.load(ordering: .relaxed) }
 
-    /// Starts the thread; on a throw nothing has been read.
+    /// Starts the threads; on a throw nobody touches the stream.
     func start() throws(ColdframeError) {
         do {
-            try SystemThread.start(name: "cf-capture") { [self] in finish(with: move()) }
+            let reader = try SystemThread.start(name: "cf-capture") { [self] in queue.end(read()) }
+            do {
+                try SystemThread.start(name: "cf-capture-write") { [self] in
+                    let result = write()
+                    // The reader is gone before anybody hears of the result.
+                    queue.abandon()
+                    stopSignal.signal()
+                    reader.join()
+                    finish(with: result)
+                }
+            } catch {
+                queue.abandon()
+                stopSignal.signal()
+                reader.join()
+                throw error
+            }
         } catch {
-            throw ColdframeError(error, "Could not start to read the capture")
+            throw ColdframeError(wrapping: error).prefixed("Could not start to read the capture")
         }
     }
 
-    /// Makes the thread end without reading on; `result` then is `.cancelled`.
+    /// The guest is about to stand still until the rest of the stream is taken: memory takes it, whatever the disk does.
+    func hurry() { queue.widen(to: Self.widenedChunkLimit) }
+
+    /// Makes the threads end without reading on; `result` then is `.cancelled`.
     func stop() {
         stopSignal.signal()
     }
 
-    /// Suspends until the stream has ended, failed or was stopped. The thread does not touch the stream any more.
+    /// Suspends until the stream has ended, failed or was stopped. Nobody touches the stream or the image any more.
     func result() async -> Result<SetRecord.State, ColdframeError> {
         await withCheckedContinuation { continuation in
             let done = state.withLock { state in
@@ -69,27 +92,37 @@ final class CaptureStream: Sendable {
         for waiter in waiters { waiter.resume(returning: result) }
     }
 
-    private func move() -> Result<SetRecord.State, ColdframeError> {
-        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.bufferByteCount, alignment: 4096)
-        defer { buffer.deallocate() }
-        var filled = 0
-        var checksum: UInt32 = 0
-        var total: UInt64 = 0
+    /// The reader's thread: fills chunk after chunk.
+    private func read() -> Result<Void, ColdframeError> {
         do {
-            while true {
-                let count = try receive(into: UnsafeMutableRawBufferPointer(rebasing: buffer[filled...]))
-                filled += count
-                receivedCount.add(UInt64(count), ordering: .relaxed)
-                guard count == 0 || filled == buffer.count else { continue }
-                let chunk = UnsafeRawBufferPointer(rebasing: buffer[..<filled])
-                if filled > 0 {
-                    try sink.append(chunk)
-                    checksum = cf_crc32c(checksum, chunk.baseAddress, chunk.count)
-                    total += UInt64(filled)
-                    filled = 0
+            while let chunk = queue.takeEmpty() {
+                var count = 1
+                while count > 0, chunk.byteCount < chunk.buffer.count {
+                    count = try receive(
+                        into: UnsafeMutableRawBufferPointer(rebasing: chunk.buffer[chunk.byteCount...]))
+                    chunk.byteCount += count
+                    receivedCount.add(UInt64(count), ordering: .relaxed)
                 }
-                if count == 0 { return .success(SetRecord.State(byteCount: total, checksum: checksum)) }
+                if chunk.byteCount > 0 { queue.putFull(chunk) }
+                if count == 0 { break }
             }
+            return .success(())
+        } catch {
+            return .failure(error)
+        }
+    }
+
+    /// The writer's thread: puts the chunks into the image.
+    private func write() -> Result<SetRecord.State, ColdframeError> {
+        var state = SetRecord.State(byteCount: 0, checksum: 0)
+        do {
+            while let chunk = try queue.takeFull() {
+                try sink.append(chunk.filled)
+                state.checksum = cf_crc32c(state.checksum, chunk.filled.baseAddress, chunk.byteCount)
+                state.byteCount += UInt64(chunk.byteCount)
+                queue.putEmpty(chunk)
+            }
+            return .success(state)
         } catch {
             return .failure(error)
         }

@@ -90,6 +90,7 @@ final class SaveAttempt {
         defer { watching.cancel() }
         do {
             try await syncingAhead { try await capture.stopped() }
+            stream.hurry()
             try FaultPoint.pass("save.held")
             try await cutDisks { capture.release() }
             let snapshots = steps.compactMap(\.snapshot)
