@@ -26,7 +26,6 @@ final class QEMUCapture: GuestCapture {
     private var stopStamp: UInt64?
     private var resumeStamp: UInt64?
     private var stopping: Task<Void, any Error>?
-    private var relaxing: Task<Void, any Error>?
     private var continuing: Task<Void, Never>?
     /// The migration of a paused guest on its way, after the release.
     private var starting: Task<Void, Never>?
@@ -38,8 +37,6 @@ final class QEMUCapture: GuestCapture {
     /// QEMU's name for the descriptor that the stream goes to.
     private static let descriptorName = "coldframe-capture"
     private static let bufferByteCount = 4 << 20
-    /// How long a precopy is given before it may stop the guest for longer.
-    private static let convergenceNanoseconds: UInt64 = 1_000_000_000
 
     init(guest: QEMUGuest, way: CaptureWay, onEnd: @escaping @AgentActor () -> Void) throws {
         self.guest = guest
@@ -72,15 +69,7 @@ final class QEMUCapture: GuestCapture {
                 self?.overdue()
             }
             switch way {
-            case .live: try await migrate()
-            case .precopy:
-                try await migrate()
-                relaxing = Task { [weak self] in
-                    while self?.isConverging ?? false {
-                        try await Task.sleep(nanoseconds: Self.convergenceNanoseconds)
-                        if let self, isConverging { await setup.relaxDowntime() }
-                    }
-                }
+            case .live, .precopy: try await migrate()
             case .paused:
                 let monitor = guest.monitor
                 // The reply comes when the barrier lets go.
@@ -121,9 +110,6 @@ final class QEMUCapture: GuestCapture {
         guard !isHeld, phase == .armed else { return }
         fail(ColdframeError(.timedOut, "QEMU did not come to the barrier within \(limitMilliseconds / 1000) s"))
     }
-
-    /// A precopy that has not stopped the guest yet.
-    private var isConverging: Bool { isMigrating && !isHeld && phase == .armed && failure == nil }
 
     // MARK: Verbs
 
