@@ -122,3 +122,13 @@ def test_a_live_save_of_a_guest_by_the_cli(guest):
     guest.cli("snapshot", "load", "web1", "t")
     guest.console.assert_advances()
     guest.cli("snapshot", "delete", "web1", "t")
+
+
+def test_a_job_verb_prints_the_job_as_json(agent, directory):
+    agent.execute("blockdev-create", job_id="c",
+                  options={"driver": "file", "filename": str(directory / "x.raw"), "size": 65536})
+    while agent.job("c")["status"] != "concluded":
+        pass
+    refused = agent.cli("job", "pause", agent.name, "c", "--json", check=False)
+    assert refused.returncode != 0 and "cannot accept command verb 'pause'" in refused.stderr
+    assert json.loads(agent.cli("job", "dismiss", agent.name, "c", "--json").stdout) is None

@@ -192,6 +192,9 @@ final class LoadJob: JobDriver {
     private func makeStateImage(
         _ devices: SnapshotDevices, _ targets: [SnapshotInfo], _ control: any JobControl
     ) async throws -> StateImage {
+        let diskOnly = ColdframeError(
+            .invalidArgument, "This is a disk-only snapshot. Revert to it  offline using qemu-img")
+        guard targets.contains(where: { $0.vmStateByteCount > 0 }) else { throw diskOnly }
         guard let name = arguments.vmstate else {
             throw ColdframeError(
                 .invalidArgument, "Parameter 'vmstate' is missing: it names the node that holds the guest's state")
@@ -199,10 +202,7 @@ final class LoadJob: JobDriver {
         let stateNode = try devices.stateNode(named: name)
         guard let index = devices.nodes.firstIndex(where: { $0 === stateNode }), let stateDirectory,
             targets[index].vmStateByteCount > 0
-        else {
-            throw ColdframeError(
-                .invalidArgument, "This is a disk-only snapshot. Revert to it  offline using qemu-img")
-        }
+        else { throw diskOnly }
         let lease = try await context.leases.open(
             node: stateNode, snapshotID: targets[index].id, holder: "job '\(control.jobID)'")
         defer { lease.release() }

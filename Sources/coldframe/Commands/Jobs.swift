@@ -34,8 +34,15 @@ struct Job: ParsableCommand {
         @Argument(help: "Name of the agent.") var name: String
         @Argument(help: "Id of the job.") var id: String
 
+        @Flag(help: "Print the job as it is afterwards, as JSON.") var json = false
+
+        /// Silent when it has worked, unless JSON is asked for: then the job, or null when it is gone.
         func send(_ verb: String) throws {
-            try Session(agent: name).execute("job-\(verb)", ["id": .string(id)])
+            let session = try Session(agent: name)
+            try session.execute("job-\(verb)", ["id": .string(id)])
+            guard json else { return }
+            let jobs = try session.execute("query-jobs").arrayValue ?? []
+            Terminal.write(json: jobs.first { $0["id"]?.stringValue == id } ?? .null)
         }
     }
 
