@@ -75,6 +75,7 @@ public final class Agent {
     private func registerCommands(_ modules: [Module]) {
         registerJobCommands(commands, jobs: jobs)
         registerBlockCommands(commands, agent: self)
+        registerBitmapCommands(commands, agent: self)
         registerExportCommands(commands, agent: self)
         registerSnapshotCommands(commands, agent: self)
         registerGuestCommands(commands, agent: self)

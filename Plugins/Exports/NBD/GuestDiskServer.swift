@@ -45,7 +45,7 @@ extension NamedExport {
     /// Checks what the core cannot know, and asks the image for its cluster size off the actor.
     static func make(
         name: String, description: String? = nil, node: BlockNode, isWritable: Bool,
-        isWritethrough: Bool = false, canMultiConnect: Bool = true
+        isWritethrough: Bool = false, canMultiConnect: Bool = true, bitmaps: [ExportedBitmap] = []
     ) async throws -> NamedExport {
         guard name.utf8.count <= WireLimit.stringByteCount else {
             throw ColdframeError(.invalidArgument, "export name '\(name)' too long")
@@ -60,6 +60,6 @@ extension NamedExport {
         let clusterByteCount = await BlockingPool.shared.run { try? node.driver.information().clusterByteCount }
         return NamedExport(
             name: name, description: description, node: node, isWritable: isWritable, isWritethrough: isWritethrough,
-            clusterByteCount: clusterByteCount, canMultiConnect: canMultiConnect)
+            clusterByteCount: clusterByteCount, canMultiConnect: canMultiConnect, bitmaps: bitmaps)
     }
 }

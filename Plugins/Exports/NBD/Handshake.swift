@@ -7,11 +7,8 @@ struct Handshake {
     struct Agreement {
         let export: NamedExport
         let isStructured: Bool
-        let reportsAllocation: Bool
+        let contexts: MetaContexts
     }
-
-    static let allocationContext = "base:allocation"
-    static let allocationContextID: UInt32 = 0
 
     let socket: Descriptor
     let exports: ExportTable
@@ -21,8 +18,8 @@ struct Handshake {
 
     private var hasZeroes = true
     private var isStructured = false
-    /// Name of the export for which the client has selected `base:allocation`.
-    private var allocationExport: String?
+    /// What the client has chosen, and the export for which.
+    private var selection: (export: NamedExport, contexts: MetaContexts)?
 
     init(socket: Descriptor, exports: ExportTable, claim: @escaping (NamedExport) -> Bool) {
         self.socket = socket
@@ -162,41 +159,41 @@ struct Handshake {
 
     private mutating func metaContexts(_ number: UInt32, _ data: [UInt8], selects: Bool) throws {
         // A new selection replaces the old one, also when it fails.
-        if selects { allocationExport = nil }
+        if selects { selection = nil }
         guard isStructured else { return try reply(number, .invalid, "Structured replies must be agreed on first") }
         var reader = WireReader(data)
         guard let name = reader.string(), let count = reader.integer(UInt32.self) else {
             return try reply(number, .invalid, "The data of the option is malformed")
         }
-        guard exports.find(name) != nil else {
+        guard let export = exports.find(name) else {
             return try reply(number, .unknownExport, "There is no export '\(name)'")
         }
-        var isFound = count == 0 && !selects
+        var contexts = count == 0 && !selects ? MetaContexts.all(of: export) : MetaContexts()
         for _ in 0..<count {
             guard let query = reader.string() else {
                 return try reply(number, .invalid, "The data of the option is malformed")
             }
-            if query == Self.allocationContext || (!selects && query == "base:") { isFound = true }
+            contexts.add(query, of: export, lists: !selects)
         }
         guard reader.remainingByteCount == 0 else {
             return try reply(number, .invalid, "The data of the option is malformed")
         }
-        if isFound {
+        for (id, name) in contexts.named(of: export) {
             var item: [UInt8] = []
-            item.appendBig(Self.allocationContextID)
-            item.append(contentsOf: Self.allocationContext.utf8)
+            item.appendBig(id)
+            item.append(contentsOf: name.utf8)
             try reply(number, .metaContext, bytes: item)
-            if selects { allocationExport = name }
         }
+        if selects { selection = (export, contexts) }
         try reply(number, .acknowledge)
     }
 
     // MARK: Parts
 
     private func agreement(_ export: NamedExport) -> Agreement {
-        Agreement(
-            export: export, isStructured: isStructured,
-            reportsAllocation: isStructured && allocationExport == export.name)
+        // A selection for another export, also one of the same name that came later, counts for nothing.
+        let contexts = selection.flatMap { $0.export === export ? $0.contexts : nil } ?? MetaContexts()
+        return Agreement(export: export, isStructured: isStructured, contexts: contexts)
     }
 
     private func transmissionFlags(_ export: NamedExport) -> WireTransmissionFlags {

@@ -40,11 +40,8 @@ struct NBDCommands {
     private func add(_ options: NbdServerAddArguments) async throws {
         let node = try services.node(named: options.device)
         let name = options.name ?? options.device
-        if let bitmap = options.bitmap {
-            try server.checkFree(name: name)
-            throw ColdframeError(.notFound, "Bitmap '\(bitmap)' is not found")
-        }
-        let branch = BlockExportOptionsNbd(name: name, description: options.description)
+        let branch = BlockExportOptionsNbd(
+            name: name, description: options.description, bitmaps: options.bitmap.map { [.local($0)] })
         // A node that cannot be written is exported read-only, whatever was asked for; block-export-add refuses.
         let isWritable = (options.writable ?? false) && !node.isReadOnly
         try await services.addExport(

@@ -18,18 +18,21 @@ struct NBDExportFactory: BlockExportFactory {
                 .unsupported, "The NBD server does not report allocation depth: leave allocation-depth out")
         }
         let name = branch.name ?? options.nodeName
-        if let bitmap = branch.bitmaps?.first {
-            // Nodes have no bitmaps yet, so that none is found; QEMU looks for them after this check.
-            try server.checkFree(name: name)
-            let bitmapName =
-                switch bitmap {
-                case .local(let name): name
-                case .external(let bitmap): bitmap.name
-                }
-            throw ColdframeError(.notFound, "Bitmap '\(bitmapName)' is not found")
+        let isWritable = options.writable ?? false
+        try server.checkFree(name: name)
+        let bitmaps = try ExportedBitmap.find(
+            branch.bitmaps ?? [], nodeName: options.nodeName, isWritable: isWritable, services: services)
+        for exported in bitmaps { exported.bitmap.update { $0.isBusy = true } }
+        let release: @Sendable () -> Void = {
+            for exported in bitmaps { exported.bitmap.update { $0.isBusy = false } }
         }
-        return try await server.add(
-            id: options.id, name: name, description: branch.description, node: node,
-            isWritable: options.writable ?? false, isWritethrough: options.writethrough ?? false, onGone: onGone)
+        do {
+            return try await server.add(
+                id: options.id, name: name, description: branch.description, node: node, isWritable: isWritable,
+                isWritethrough: options.writethrough ?? false, bitmaps: bitmaps, onEnd: release, onGone: onGone)
+        } catch {
+            release()
+            throw error
+        }
     }
 }

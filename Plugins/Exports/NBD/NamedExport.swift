@@ -12,6 +12,8 @@ final class NamedExport: Sendable {
     let flags: WireTransmissionFlags
     /// The request size that the image likes best, a power of two.
     let preferredByteCount: UInt32
+    /// Bitmaps that clients may ask for.
+    let bitmaps: [ExportedBitmap]
 
     private struct State {
         var isStopping = false
@@ -26,8 +28,10 @@ final class NamedExport: Sendable {
     ///     one node and one page cache, so that a flush on one covers what was written on the others.
     init(
         name: String, description: String? = nil, node: BlockNode, isWritable: Bool,
-        isWritethrough: Bool = false, clusterByteCount: UInt32?, canMultiConnect: Bool = true
+        isWritethrough: Bool = false, clusterByteCount: UInt32?, canMultiConnect: Bool = true,
+        bitmaps: [ExportedBitmap] = []
     ) {
+        self.bitmaps = bitmaps
         self.name = name
         self.description = description
         self.node = node

@@ -61,17 +61,19 @@ final class PublicServer {
     /// Serves a node; the core has checked `id` and permissions.
     func add(
         id: String, name: String, description: String?, node: BlockNode, isWritable: Bool,
-        isWritethrough: Bool = false, onGone: @escaping @Sendable @AgentActor () async -> Void
+        isWritethrough: Bool = false, bitmaps: [ExportedBitmap] = [],
+        onEnd: @escaping @Sendable () -> Void = {}, onGone: @escaping @Sendable @AgentActor () async -> Void
     ) async throws -> PublicExport {
         try checkFree(name: name)
         let server = try server()
         let named = try await NamedExport.make(
             name: name, description: description, node: node, isWritable: isWritable,
-            isWritethrough: isWritethrough, canMultiConnect: server.limits.maxConnections != 1)
+            isWritethrough: isWritethrough, canMultiConnect: server.limits.maxConnections != 1, bitmaps: bitmaps)
         // It may have been stopped in the meantime.
         guard try self.server() === server else { throw ColdframeError(.notFound, "NBD server not running") }
         guard server.exports.insert(named) else { throw Self.nameTaken(name) }
-        let export = PublicExport(id: id, named: named, table: server.exports, owner: self, onGone: onGone)
+        let export = PublicExport(
+            id: id, named: named, table: server.exports, owner: self, onEnd: onEnd, onGone: onGone)
         exports[id] = export
         return export
     }
@@ -91,15 +93,18 @@ final class PublicExport: BlockExport {
     private let named: NamedExport
     private let table: ExportTable
     private let owner: PublicServer
+    /// Gives back what the export held; called once.
+    private var onEnd: (@Sendable () -> Void)?
 
     fileprivate init(
         id: String, named: NamedExport, table: ExportTable, owner: PublicServer,
-        onGone: @escaping @Sendable @AgentActor () async -> Void
+        onEnd: @escaping @Sendable () -> Void, onGone: @escaping @Sendable @AgentActor () async -> Void
     ) {
         self.id = id
         self.named = named
         self.table = table
         self.owner = owner
+        self.onEnd = onEnd
         self.onGone = onGone
     }
 
@@ -109,5 +114,7 @@ final class PublicExport: BlockExport {
         table.remove(named)
         owner.forget(self)
         await named.stop()
+        onEnd?()
+        onEnd = nil
     }
 }

@@ -9,7 +9,7 @@ import Synchronization
 final class Session: Sendable {
     let export: NamedExport
     let isStructured: Bool
-    let reportsAllocation: Bool
+    let contexts: MetaContexts
     let buffers: BufferPool
 
     private let connection: Connection
@@ -23,7 +23,7 @@ final class Session: Sendable {
         self.workerLimit = workerLimit
         export = agreement.export
         isStructured = agreement.isStructured
-        reportsAllocation = agreement.reportsAllocation
+        contexts = agreement.contexts
         buffers = BufferPool(limit: workerLimit)
         receiver = RequestReceiver(socket: connection.socket, buffers: buffers)
     }

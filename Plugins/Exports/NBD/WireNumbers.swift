@@ -106,6 +106,11 @@ struct WireAllocation: OptionSet, Sendable {
     static let zero = WireAllocation(rawValue: 1 << 1)
 }
 
+/// Descriptor flags of the contexts `qemu:dirty-bitmap:NAME`.
+enum WireDirty {
+    static let dirty: UInt32 = 1
+}
+
 /// Sizes that the protocol fixes or recommends, in bytes.
 enum WireLimit {
     /// Longest name, description or meta context query.

@@ -64,6 +64,12 @@ func registerBlockCommands(_ registry: any CommandRegistry, agent: Agent) {
 
 extension TransactionAction {
     fileprivate var touchedNames: [String] {
-        (branch as? BlockdevSnapshotInternal).map { [$0.device] } ?? []
+        switch branch {
+        case let snapshot as BlockdevSnapshotInternal: [snapshot.device]
+        case let bitmap as BlockDirtyBitmap: [bitmap.node]
+        case let bitmap as BlockDirtyBitmapAdd: [bitmap.node]
+        case let merge as BlockDirtyBitmapMerge: Array(merge.touchedNames)
+        default: []
+        }
     }
 }

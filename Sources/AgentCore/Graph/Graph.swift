@@ -94,6 +94,7 @@ public final class Graph {
                 block: BlockNode(name: name, driver: driver), options: options, isMonitorOwned: isMonitorOwned,
                 isPrivate: false)
             do {
+                try await Self.loadBitmaps(of: node)
                 try opening.adopt(as: node)
             } catch {
                 try? await Self.close(driver)
@@ -157,7 +158,8 @@ public final class Graph {
         nodes.removeAll { $0 === node }
         await node.block.gate.beginDrain()
         var failure: (any Error)?
-        do { try await Self.close(node.block.driver) } catch { failure = error }
+        do { try await Self.storeBitmaps(of: node) } catch { failure = error }
+        do { try await Self.close(node.block.driver) } catch { failure = failure ?? error }
         for child in node.children {
             for use in child.node.uses where use.parent === node { child.node.remove(use) }
         }
@@ -167,6 +169,18 @@ public final class Graph {
         node.children = []
         node.block.gate.endDrain()
         if let failure { throw failure }
+    }
+
+    private static func loadBitmaps(of node: GraphNode) async throws {
+        guard let bearer = node.block.driver as? any BitmapBearing else { return }
+        let stored = try await blocking { () throws(ColdframeError) in try bearer.loadBitmaps() }
+        for bitmap in stored.reversed() { node.block.bitmaps.insert(bitmap) }
+    }
+
+    private static func storeBitmaps(of node: GraphNode) async throws {
+        guard !node.block.isReadOnly, let bearer = node.block.driver as? any BitmapBearing else { return }
+        let persistent = node.block.bitmaps.all.filter { $0.state.isPersistent }
+        try await blocking { () throws(ColdframeError) in try bearer.storeBitmaps(persistent.reversed()) }
     }
 
     private static func close(_ driver: any BlockDriver) async throws {

@@ -23,6 +23,9 @@ final class GraphNode {
         self.isPrivate = isPrivate
     }
 
+    /// The image that shows through where this one has nothing, or what a filter filters.
+    var backing: GraphNode? { children.first { $0.name == "backing" }?.node }
+
     /// Parents in the graph.
     var parents: [GraphNode] { uses.compactMap(\.parent) }
 

@@ -25,6 +25,7 @@ struct NodeInformation {
         let driver = node.block.driver
         let image = try await image(node)
         let cache = node.options?.cache
+        let bitmaps = node.block.bitmaps.all.map(\.information)
         return BlockDeviceInfo(
             file: driver.displayFilename, nodeName: node.name, ro: driver.isReadOnly, drv: driver.driverName,
             backingFile: image.backingFilename, backingFileDepth: depth(of: node), encrypted: false,
@@ -32,15 +33,13 @@ struct NodeInformation {
             image: image,
             cache: BlockdevCacheInfo(
                 writeback: true, direct: cache?.direct ?? false, noFlush: cache?.noFlush ?? false),
-            writeThreshold: 0)
+            writeThreshold: 0, dirtyBitmaps: bitmaps.isEmpty ? nil : bitmaps)
     }
-
-    private func backing(of node: GraphNode) -> GraphNode? { node.children.first { $0.name == "backing" }?.node }
 
     private func depth(of node: GraphNode) -> Int64 {
         var depth: Int64 = 0
         var current = node
-        while let next = backing(of: current) {
+        while let next = current.backing {
             depth += 1
             current = next
         }
@@ -50,7 +49,7 @@ struct NodeInformation {
     /// The image and, inside it, those that it is backed by.
     private func image(_ node: GraphNode) async throws -> ImageInfo {
         let driver = node.block.driver
-        let next = backing(of: node)
+        let next = node.backing
         let information = try await blocking { () throws(ColdframeError) in try driver.information() }
         let snapshots = (driver as? any SnapshotBearing)?.snapshots ?? []
         let specific = try information.formatSpecific.map { type, data in

@@ -39,6 +39,18 @@ final class CoreServices: AgentServices {
         try agent.graph.find(nodeOnly: name).block
     }
 
+    func bitmap(
+        named name: String, node nodeName: String, throughBacking: Bool
+    ) throws -> (node: BlockNode, bitmap: DirtyBitmap) {
+        let bitmaps = BitmapRegistry(graph: agent.graph)
+        let found =
+            throughBacking
+            ? try bitmaps.find(name, visibleAt: try agent.graph.find(nodeOnly: nodeName))
+            : try bitmaps.find(node: nodeName, name: name)
+        try BitmapRegistry.check(found.bitmap, against: .use)
+        return (found.node.block, found.bitmap)
+    }
+
     func addPrivateNode(name: String, driver: any BlockDriver) throws -> BlockNode {
         try agent.graph.addPrivate(name: name, driver: driver).block
     }

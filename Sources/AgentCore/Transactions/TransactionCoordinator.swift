@@ -19,15 +19,15 @@ struct TransactionCoordinator {
     private func step(
         for action: TransactionAction, mode: ActionCompletionMode
     ) throws -> any TransactionStep {
+        if action.branch is Abort { return AbortStep() }
+        guard mode == .individual else {
+            throw ColdframeError(
+                .invalidArgument,
+                "Action '\(action.type)' does not support Transaction property completion-mode = grouped")
+        }
+        if let step = BitmapSteps.step(for: action, graph: graph) { return step }
         switch action.branch {
-        case is Abort:
-            return AbortStep()
         case let snapshot as BlockdevSnapshotInternal:
-            guard mode == .individual else {
-                throw ColdframeError(
-                    .invalidArgument,
-                    "Action '\(action.type)' does not support Transaction property completion-mode = grouped")
-            }
             return InternalSnapshotStep(
                 node: try graph.find(deviceOrNode: snapshot.device),
                 request: SnapshotRequest(name: snapshot.name, at: SystemClock.realtime()))

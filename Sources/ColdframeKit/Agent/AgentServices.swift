@@ -20,6 +20,11 @@ public protocol AgentServices: AnyObject, Sendable {
     func removePrivateNode(name: String) async throws
     /// Declares that `holder` uses the node (`blockdev-del` refuses, naming it), with write access or without.
     func claim(_ node: BlockNode, holder: String, isWriter: Bool) throws -> any NodeClaim
+    /// The dirty bitmap of that name on the node or, with `throughBacking`, on it or the nearest below it that has one;
+    /// QEMU's text if there is none or somebody uses it. With the node that has it.
+    func bitmap(
+        named name: String, node nodeName: String, throughBacking: Bool
+    ) throws -> (node: BlockNode, bitmap: DirtyBitmap)
     /// `blockdev-add`, `block-export-add`, `-del` by QAPI value, as from a client.
     func addBlockdev(_ options: BlockdevOptions) async throws
     func addExport(_ options: BlockExportOptions) async throws

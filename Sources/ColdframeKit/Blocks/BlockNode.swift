@@ -7,13 +7,15 @@ public final class BlockNode: Sendable {
     public let name: String
     public let driver: any BlockDriver
     public let gate = RequestGate()
+    /// Dirty bitmaps that the node's writes are noted in.
+    public let bitmaps = NodeBitmaps()
     /// The same I/O behind the gate.
     public let direct: DirectIO
 
     public init(name: String, driver: any BlockDriver) {
         self.name = name
         self.driver = driver
-        direct = DirectIO(driver: driver)
+        direct = DirectIO(driver: driver, bitmaps: bitmaps)
     }
 
     public var byteCount: UInt64 { driver.byteCount }

@@ -1,13 +1,16 @@
 import LinuxSystem
 
 /// The data methods of a node for those that stand behind its gate: its parents in the graph, and jobs that hold a
-/// drain. Serialises the calls if the driver asks for it.
+/// drain. Serialises the calls if the driver asks for it, and notes every write in the node's dirty bitmaps: after it,
+/// so that whoever clears a bit and then reads sees the write, and also if it failed, since part of it may be there.
 public struct DirectIO: Sendable {
     public let driver: any BlockDriver
     private let serial: PlainMutex?
+    private let bitmaps: NodeBitmaps
 
-    init(driver: any BlockDriver) {
+    init(driver: any BlockDriver, bitmaps: NodeBitmaps) {
         self.driver = driver
+        self.bitmaps = bitmaps
         serial = driver.threadModel == .serialized ? PlainMutex() : nil
     }
 
@@ -22,18 +25,21 @@ public struct DirectIO: Sendable {
     ) throws(ColdframeError) {
         serial?.lock()
         defer { serial?.unlock() }
+        defer { bitmaps.noteWrite(at: offset, byteCount: UInt64(buffer.count)) }
         try driver.write(buffer, at: offset, flags: flags)
     }
 
     public func writeZeroes(at offset: UInt64, byteCount: UInt64, flags: WriteFlags = []) throws(ColdframeError) {
         serial?.lock()
         defer { serial?.unlock() }
+        defer { bitmaps.noteWrite(at: offset, byteCount: byteCount) }
         try driver.writeZeroes(at: offset, byteCount: byteCount, flags: flags)
     }
 
     public func discard(at offset: UInt64, byteCount: UInt64) throws(ColdframeError) {
         serial?.lock()
         defer { serial?.unlock() }
+        defer { bitmaps.noteWrite(at: offset, byteCount: byteCount) }
         try driver.discard(at: offset, byteCount: byteCount)
     }
 

@@ -3,7 +3,8 @@ import LinuxSystem
 import Synchronization
 
 /// An image in memory with snapshots and room for states: its content is one number. Any call can be told to fail.
-final class FakeDisk: VMStateBearing, FileBacked {
+class FakeDisk: VMStateBearing, FileBacked, @unchecked Sendable {
+    // Unchecked: a class that others inherit from; all that changes is in `state`.
     let driverName: String
     let isReadOnly: Bool
     let threadModel = ThreadModel.parallel

@@ -7,6 +7,9 @@ extension FakeServices {
     func runtimeDirectory(for module: String) throws -> String { throw unused }
     func stateDirectory(for module: String) throws -> String { throw unused }
     func node(named name: String) throws -> BlockNode { throw unused }
+    func bitmap(
+        named name: String, node nodeName: String, throughBacking: Bool
+    ) throws -> (node: BlockNode, bitmap: DirtyBitmap) { throw unused }
     func addPrivateNode(name: String, driver: any BlockDriver) throws -> BlockNode { throw unused }
     func removePrivateNode(name: String) async throws { throw unused }
     func claim(_ node: BlockNode, holder: String, isWriter: Bool) throws -> any NodeClaim { throw unused }

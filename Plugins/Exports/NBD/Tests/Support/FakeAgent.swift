@@ -50,6 +50,16 @@ final class FakeAgent: AgentServices, CommandRegistry {
         return node
     }
 
+    func bitmap(
+        named name: String, node nodeName: String, throughBacking: Bool
+    ) throws -> (node: BlockNode, bitmap: DirtyBitmap) {
+        let node = try node(named: nodeName)
+        guard let bitmap = node.bitmaps.find(name) else {
+            throw ColdframeError(.notFound, "Bitmap '\(name)' is not found")
+        }
+        return (node, bitmap)
+    }
+
     func addExport(_ options: BlockExportOptions) async throws {
         let id = options.id
         exports[id] = try await factory.start(options, node: try node(named: options.nodeName), services: self) {

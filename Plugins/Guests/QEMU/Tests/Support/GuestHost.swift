@@ -31,6 +31,11 @@ final class GuestHost: AgentServices {
         return node
     }
 
+    func bitmap(
+        named name: String, node nodeName: String, throughBacking: Bool
+    ) throws -> (node: BlockNode, bitmap: DirtyBitmap) {
+        throw ColdframeError(.notFound, "Dirty bitmap '\(name)' not found")
+    }
     func addPrivateNode(name: String, driver: any BlockDriver) -> BlockNode {
         privateNodeCount += 1
         return BlockNode(name: name, driver: driver)
