@@ -8,6 +8,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -62,6 +63,16 @@ int cf_filesystem_type(int fd, int64_t *type) {
     struct statfs status;
     int result = fstatfs(fd, &status);
     if (result == 0) *type = (int64_t)status.f_type;
+    return result;
+}
+
+int cf_birth_time(int fd, uint64_t *nanoseconds) {
+    struct statx status;
+    int result = statx(fd, "", AT_EMPTY_PATH, STATX_BTIME, &status);
+    if (result == 0) {
+        bool is_known = status.stx_mask & STATX_BTIME;
+        *nanoseconds = is_known ? (uint64_t)status.stx_btime.tv_sec * 1000000000u + status.stx_btime.tv_nsec : 0;
+    }
     return result;
 }
 

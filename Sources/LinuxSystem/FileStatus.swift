@@ -51,6 +51,14 @@ extension Descriptor {
         return FileStatus(status)
     }
 
+    /// When the file was made, in nanoseconds since 1970 (`statx(2)` STATX_BTIME); nil where the filesystem does not say.
+    /// With the inode's number it tells a file from a later one that got the same number.
+    public func birthNanoseconds() throws(SystemError) -> UInt64? {
+        var time: UInt64 = 0
+        _ = try SystemCall.run("statx") { cf_birth_time(raw, &time) }
+        return time == 0 ? nil : time
+    }
+
     /// Size of a block device (`ioctl(2)` BLKGETSIZE64).
     public func blockDeviceByteCount() throws(SystemError) -> UInt64 {
         var size: UInt64 = 0

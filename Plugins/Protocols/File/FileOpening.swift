@@ -48,8 +48,10 @@ struct FileOpening: Sendable {
         let (file, opensReadOnly) = try openFile()
         let found: FileStatus
         let size: UInt64
+        let birth: UInt64?
         do {
             found = try file.status()
+            birth = try file.birthNanoseconds()
             guard found.isRegularFile || found.isBlockDevice else {
                 throw ColdframeError(.invalidArgument, "'file' driver requires '\(path)' to be a regular file")
             }
@@ -65,7 +67,9 @@ struct FileOpening: Sendable {
             dropsFlushes: dropsFlushes, unmaps: unmaps, isBlockDevice: found.isBlockDevice)
         return FileDriver(
             file: file, bufferedFile: isDirect ? try bufferedTwin(of: file) : file,
-            identity: FileIdentity(device: found.device, inode: found.inode, path: path), byteCount: size, mode: mode)
+            identity: FileIdentity(
+                device: found.device, inode: found.inode, path: path, birthNanoseconds: birth),
+            byteCount: size, mode: mode)
     }
 
     private func status() throws(ColdframeError) -> FileStatus {

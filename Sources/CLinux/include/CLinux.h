@@ -35,6 +35,8 @@ int cf_disable_copy_on_write(int fd);
 /// statfs(2) f_type.
 int cf_filesystem_type(int fd, int64_t *type);
 int cf_memfd_create(const char *name);
+/// statx(2) STATX_BTIME in nanoseconds since 1970; 0 where the filesystem does not keep it.
+int cf_birth_time(int fd, uint64_t *nanoseconds);
 
 // Sockets, pipes, events.
 

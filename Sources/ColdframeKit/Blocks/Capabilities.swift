@@ -74,9 +74,21 @@ public struct FileIdentity: Sendable, Hashable {
     public let device: UInt64
     public let inode: UInt64
     public let path: String
-    public init(device: UInt64, inode: UInt64, path: String) {
+    /// When the file was made, in nanoseconds since 1970; nil where the filesystem does not say. Inode numbers are used
+    /// again.
+    public let birthNanoseconds: UInt64?
+    public init(device: UInt64, inode: UInt64, path: String, birthNanoseconds: UInt64? = nil) {
         self.device = device
         self.inode = inode
         self.path = path
+        self.birthNanoseconds = birthNanoseconds
     }
+}
+
+/// Can free what nothing in it points to: what an agent that was killed had reserved, or had not given back yet.
+public protocol LeakReclaiming: BlockDriver {
+    /// Frees all leaked space and returns its bytes. Nobody else uses the node, which is writable. Does blocking I/O on
+    /// all of the image's metadata. A crash leaves the image sound, with fewer leaks. Throws `.corrupt`, having changed
+    /// nothing, if something is in use that counts as free.
+    func reclaimLeaks() throws(ColdframeError) -> UInt64
 }

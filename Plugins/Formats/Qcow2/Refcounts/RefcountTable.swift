@@ -72,6 +72,21 @@ final class RefcountTable {
         }
     }
 
+    /// Lets `change` set refcounts of a block in place, and writes the range of entries that it returns. After a failed
+    /// write the block is read again.
+    func rewrite(_ index: UInt64, _ change: (RefcountBlock) -> Range<Int>?) throws(ColdframeError) {
+        guard let block = try block(index), let changed = change(block) else { return }
+        let bytes = block.byteRange(changed)
+        do {
+            try file.write(
+                UnsafeRawBufferPointer(rebasing: block.bytes[bytes]),
+                at: HostOffset(blockOffsets[Int(index)]) + UInt64(bytes.lowerBound))
+        } catch {
+            cached[index] = nil
+            throw error
+        }
+    }
+
     /// The first free clusters from `start` on that have a refcount block, at most `limit` in a row; nil if there are
     /// none before the end of the table.
     func findFree(from start: UInt64, limit: UInt64) throws(ColdframeError) -> ClusterRun? {

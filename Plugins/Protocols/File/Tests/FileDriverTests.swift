@@ -146,10 +146,13 @@ import Testing
     @Test func itsIdentityIsTheFiles() throws {
         let image = try TestImage()
         let disk = try image.open()
-        let status = try Files.status(image.path)
+        let file = try Descriptor.open(image.path, .readOnly)
+        let status = try file.status()
         #expect(
             (disk as? any FileBacked)?.fileIdentity
-                == FileIdentity(device: status.device, inode: status.inode, path: image.path))
+                == FileIdentity(
+                    device: status.device, inode: status.inode, path: image.path,
+                    birthNanoseconds: try file.birthNanoseconds()))
         try disk.close()
     }
 
