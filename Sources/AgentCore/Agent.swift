@@ -1,4 +1,5 @@
 import ColdframeKit
+import LinuxSystem
 import Logging
 import QAPI
 import QMPWire
@@ -36,6 +37,8 @@ public final class Agent {
     let lane = SnapshotLane()
     private let lock: AgentLock?
     let journal: Journal?
+    /// nil for an agent that keeps no state.
+    let recovery: IntentRecovery?
     let setStore: SetStore?
     let diskServerFactory: (any DiskServerFactory)?
     let logger: Logger
@@ -61,11 +64,18 @@ public final class Agent {
         jobs = JobRegistry(post: post)
         graph = Graph(
             factories: modules.flatMap(\.blockDrivers),
-            gate: ImageReferenceGate(allowedFolders: configuration.allowedBackingFolders))
+            gate: ImageReferenceGate(allowedFolders: configuration.allowedBackingFolders),
+            openImages: try directories.map { try OpenImages(stateDirectory: $0.state, logger: configuration.logger) })
         exports = ExportRegistry(factories: modules.flatMap(\.blockExports), graph: graph, post: post)
         snapshotExports = SnapshotExportRegistry(factory: modules.flatMap(\.snapshotExports).first)
         guests = GuestRegistry(factories: modules.flatMap(\.guests)) { [lane] in lane.jobID }
         catalogue = Catalogue(graph: graph, leases: leases)
+        recovery = journal.map { [graph, catalogue, setStore] journal in
+            IntentRecovery(
+                graph: graph, journal: journal, catalogue: catalogue, sets: setStore, logger: configuration.logger)
+        }
+        // What was made for a guest's state by an agent that did not come to remove it.
+        if let directories { try? Files.removeTree(directories.state + "/load") }
         diskServerFactory = modules.lazy.compactMap(\.diskServer).first
         commands = CommandTable()
         registerCommands(modules)
@@ -115,11 +125,9 @@ public final class Agent {
 
     /// Brings interrupted operations to an end whose images are here by now. Called when nodes have been added.
     public func recover() async {
-        guard let journal, !journal.interrupted.isEmpty, guests.guest == nil else { return }
+        guard let journal, let recovery, !journal.interrupted.isEmpty, guests.guest == nil else { return }
         // Nothing else may touch the snapshots meanwhile; the lane itself does not throw.
-        try? await lane.run {
-            await IntentRecovery(graph: graph, journal: journal, logger: logger).run()
-        }
+        try? await lane.run { await recovery.run() }
         catalogue.changed()
     }
 

@@ -1,4 +1,5 @@
 import AgentCore
+import ColdframeKit
 import LinuxSystem
 import QAPI
 
@@ -15,6 +16,8 @@ struct Coldframed {
             switch plan.request {
             case .showHelp: StandardStreams.write(HelpText.text + "\n", to: 1)
             case .showVersion: StandardStreams.write("coldframed \(AgentVersion.text)\n", to: 1)
+            case .showFaultPoints:
+                StandardStreams.write(FaultPoint.allCases.map { $0.listing + "\n" }.joined(), to: 1)
             case .run: serve(plan, signals)
             }
         } catch {

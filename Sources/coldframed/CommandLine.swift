@@ -25,7 +25,12 @@ struct CommandLineParser {
             }
             if !option.takesValue {
                 if attached != nil { throw StartupError("option '--\(option.rawValue)' doesn't allow an argument") }
-                parser.plan.request = option == .help ? .showHelp : .showVersion
+                parser.plan.request =
+                    switch option {
+                    case .help: .showHelp
+                    case .faultPoints: .showFaultPoints
+                    default: .showVersion
+                    }
                 return parser.plan
             }
             guard let value = attached ?? rest.popFirst() else {
@@ -40,8 +45,9 @@ struct CommandLineParser {
         case help, version, blockdev, chardev, monitor, export, object, pidfile, config, name, daemonize
         case nbdServer = "nbd-server"
         case allowBacking = "allow-backing"
+        case faultPoints = "fault-points"
 
-        var takesValue: Bool { self != .help && self != .version && self != .daemonize }
+        var takesValue: Bool { ![.help, .version, .daemonize, .faultPoints].contains(self) }
 
         /// The option and what is attached to it by `=`; nil if it is none.
         static func find(_ argument: String) throws(StartupError) -> (Option, value: String?)? {
@@ -85,7 +91,7 @@ struct CommandLineParser {
                 if let pidFile = configuration.pidFile { plan.pidFile = pidFile }
                 plan.allowedBackingFolders += configuration.allowedBackingFolders
                 for step in configuration.steps { try addConfigured(step) }
-            case .help, .version, .daemonize: break
+            case .help, .version, .daemonize, .faultPoints: break
             }
         } catch let error as StartupError {
             throw error

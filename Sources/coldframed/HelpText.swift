@@ -27,6 +27,7 @@ enum HelpText {
                                  a QMP monitor on a chardev
           --allow-backing DIR    follow backing files that images name into this folder
           --pidfile PATH         write the process ID there once all is started
+          --fault-points         list the points of COLDFRAME_FAULT, for tests, and exit
           -h, --help             print this and exit
           -V, --version          print the version and exit
         """

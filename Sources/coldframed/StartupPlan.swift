@@ -4,7 +4,7 @@ import QMPWire
 /// What the command line and the configuration ask for, checked as far as it can be without doing any of it.
 struct StartupPlan: Sendable {
     enum Request: Sendable, Equatable {
-        case run, showHelp, showVersion
+        case run, showHelp, showVersion, showFaultPoints
     }
 
     var request = Request.run

@@ -39,8 +39,8 @@ func registerBlockCommands(_ registry: any CommandRegistry, agent: Agent) {
         try await agent.lane.run {
             let step = InternalSnapshotStep(
                 node: try graph.find(deviceOrNode: arguments.device),
-                request: SnapshotRequest(name: arguments.name, at: SystemClock.realtime()))
-            try await Transaction([step], graph: graph).run()
+                request: SnapshotRequest(name: arguments.name, at: SystemClock.realtime()), faultPoint: .transactionCut)
+            try await Transaction([step], graph: graph).run(TransactionJournal(agent.snapshotContext))
         }
         agent.catalogue.changed()
         return QAPIEmpty()
@@ -55,7 +55,7 @@ func registerBlockCommands(_ registry: any CommandRegistry, agent: Agent) {
     }
     registry.register(TransactionCommand.self, touches: { Set($0.actions.flatMap(\.touchedNames)) }) { arguments in
         try await agent.lane.run {
-            try await TransactionCoordinator(graph: graph).run(arguments)
+            try await TransactionCoordinator(context: agent.snapshotContext).run(arguments)
         }
         agent.catalogue.changed()
         return QAPIEmpty()

@@ -12,10 +12,13 @@ public final class Graph {
     private var reservedNames: Set<String> = []
     private var automaticNameCount = 0
     private let activity = Activity()
+    /// nil for an agent that keeps no state.
+    private let openImages: OpenImages?
 
-    public init(factories: [any BlockDriverFactory], gate: ImageReferenceGate) {
+    init(factories: [any BlockDriverFactory], gate: ImageReferenceGate, openImages: OpenImages? = nil) {
         self.factories = Dictionary(factories.map { ($0.driverName, $0) }, uniquingKeysWith: { first, _ in first })
         self.gate = gate
+        self.openImages = openImages
     }
 
     // MARK: Looking up
@@ -74,8 +77,9 @@ public final class Graph {
     }
 
     /// Opens a node and, through it, its children.
+    /// - Parameter isScratch: the image is thrown away after its use, so nothing of it need survive.
     func open(
-        _ options: BlockdevOptions, inherited: InheritedOptions, isMonitorOwned: Bool
+        _ options: BlockdevOptions, inherited: InheritedOptions, isMonitorOwned: Bool, isScratch: Bool = false
     ) async throws -> GraphNode {
         guard let factory = factories[options.driver] else {
             throw ColdframeError(.unsupported, "Unknown driver '\(options.driver)'")
@@ -100,6 +104,7 @@ public final class Graph {
                 try? await Self.close(driver)
                 throw error
             }
+            if !isScratch { await openImages?.opened(node) }
             nodes.append(node)
             return node
         } catch {
@@ -158,8 +163,14 @@ public final class Graph {
         nodes.removeAll { $0 === node }
         await node.block.gate.beginDrain()
         var failure: (any Error)?
+        let image = node.fileIdentity
         do { try await Self.storeBitmaps(of: node) } catch { failure = error }
-        do { try await Self.close(node.block.driver) } catch { failure = failure ?? error }
+        do {
+            try await Self.close(node.block.driver)
+            if let image { await openImages?.closed(image) }
+        } catch {
+            failure = failure ?? error
+        }
         for child in node.children {
             for use in child.node.uses where use.parent === node { child.node.remove(use) }
         }

@@ -9,36 +9,93 @@ struct Intent: Sendable, Equatable {
     /// The set's or operation's UUID.
     let uuid: String
     let operation: Operation
+    /// The snapshot's name; of a transaction those of all its snapshots.
     let tag: String
-    /// One per image.
+    /// One per image; a transaction may have several for one.
     var images: [Image]
 
-    /// An image as an intent names it: by device and inode, never by its path alone.
+    /// An image as an intent names it: by what its file is, never by its path alone.
     struct Image: Sendable, Equatable {
         var nodeName: String
         var path: String
         var device: UInt64
         var inode: UInt64
+        /// When the file was made; nil where its filesystem does not say.
+        var birthNanoseconds: UInt64?
+        /// The driver that the image was open with: the same file as another format is another image.
+        var format: String
         /// The snapshot that the operation makes or removes, once it is known.
-        var snapshotID: String?
-        var snapshotDateSeconds: UInt32?
+        var snapshot: Snapshot?
+    }
+
+    /// A snapshot of one image, by more than its id, which may be used again.
+    struct Snapshot: Sendable, Equatable {
+        var id: String
+        var name: String
+        var dateSeconds: UInt32
+        var dateNanoseconds: UInt32
+
+        func isSame(as info: SnapshotInfo) -> Bool { self == Snapshot(info) }
+
+        init(id: String, name: String, dateSeconds: UInt32, dateNanoseconds: UInt32) {
+            self.id = id
+            self.name = name
+            self.dateSeconds = dateSeconds
+            self.dateNanoseconds = dateNanoseconds
+        }
+
+        init(_ info: SnapshotInfo) {
+            self.init(
+                id: info.id, name: info.name, dateSeconds: info.dateSeconds, dateNanoseconds: info.dateNanoseconds)
+        }
     }
 }
+
+extension Intent {
+    /// The name of the snapshots that a load makes of what is there before it.
+    var undoName: String { "coldframe-undo-\(uuid)" }
+
+    /// A snapshot that is not to be seen while the intent is pending: it is being made, or it is going.
+    @AgentActor
+    func hides(_ snapshot: SnapshotInfo, on node: GraphNode) -> Bool {
+        switch operation {
+        case .save, .load: SetRecord(snapshot.annotation)?.uuidText == uuid
+        case .delete, .transaction:
+            images.contains { $0.snapshot?.isSame(as: snapshot) == true && $0.isImage(of: node) }
+        }
+    }
+}
+
+extension Intent.Image {
+    /// The image below a node, without a snapshot.
+    @AgentActor
+    init(_ node: GraphNode) {
+        let file = node.fileIdentity
+        self.init(
+            nodeName: node.name, path: file?.path ?? "", device: file?.device ?? 0, inode: file?.inode ?? 0,
+            birthNanoseconds: file?.birthNanoseconds, format: node.block.driver.driverName)
+    }
+
+    @AgentActor
+    func isImage(of node: GraphNode) -> Bool {
+        // An image that is no file has nothing but the node's name.
+        node.fileIdentity.map(isFile) ?? (inode == 0 && nodeName == node.name)
+    }
+
+    /// Whether it is this file. A reboot may change a device's number: then birth and path speak for it.
+    func isFile(_ file: FileIdentity) -> Bool {
+        guard file.inode == inode, file.birthNanoseconds == birthNanoseconds else { return false }
+        return file.device == device || (birthNanoseconds != nil && file.path == path)
+    }
+}
+
+// In the journal's records.
 
 extension Intent {
     var json: JSONObject {
         [
             "uuid": .string(uuid), "operation": .string(operation.rawValue), "tag": .string(tag),
-            "images": .array(
-                images.map { image in
-                    var object: JSONObject = [
-                        "node": .string(image.nodeName), "path": .string(image.path),
-                        "device": JSONValue(image.device), "inode": JSONValue(image.inode),
-                    ]
-                    if let id = image.snapshotID { object["snapshot-id"] = .string(id) }
-                    if let date = image.snapshotDateSeconds { object["date"] = .integer(Int64(date)) }
-                    return .object(object)
-                }),
+            "images": .array(images.map { .object($0.json) }),
         ]
     }
 
@@ -52,14 +109,43 @@ extension Intent {
         self.operation = operation
         self.images = []
         for image in images {
-            guard let node = image["node"]?.stringValue, let path = image["path"]?.stringValue,
-                let device = image["device"]?.uint64Value, let inode = image["inode"]?.uint64Value
-            else { return nil }
-            self.images.append(
-                Image(
-                    nodeName: node, path: path, device: device, inode: inode,
-                    snapshotID: image["snapshot-id"]?.stringValue,
-                    snapshotDateSeconds: image["date"]?.uint64Value.flatMap { UInt32(exactly: $0) }))
+            guard let image = Image(json: image) else { return nil }
+            self.images.append(image)
         }
+    }
+}
+
+extension Intent.Image {
+    fileprivate var json: JSONObject {
+        var object: JSONObject = [
+            "node": .string(nodeName), "path": .string(path), "device": JSONValue(device), "inode": JSONValue(inode),
+            "format": .string(format),
+        ]
+        if let birthNanoseconds { object["birth"] = JSONValue(birthNanoseconds) }
+        if let snapshot {
+            object["snapshot"] = [
+                "id": .string(snapshot.id), "name": .string(snapshot.name),
+                "date-sec": .integer(Int64(snapshot.dateSeconds)),
+                "date-nsec": .integer(Int64(snapshot.dateNanoseconds)),
+            ]
+        }
+        return object
+    }
+
+    fileprivate init?(json: JSONValue) {
+        guard let node = json["node"]?.stringValue, let path = json["path"]?.stringValue,
+            let device = json["device"]?.uint64Value, let inode = json["inode"]?.uint64Value,
+            let format = json["format"]?.stringValue
+        else { return nil }
+        self.init(
+            nodeName: node, path: path, device: device, inode: inode, birthNanoseconds: json["birth"]?.uint64Value,
+            format: format)
+        guard let snapshot = json["snapshot"] else { return }
+        guard let id = snapshot["id"]?.stringValue, let name = snapshot["name"]?.stringValue,
+            let seconds = snapshot["date-sec"]?.uint64Value.flatMap({ UInt32(exactly: $0) }),
+            let nanoseconds = snapshot["date-nsec"]?.uint64Value.flatMap({ UInt32(exactly: $0) })
+        else { return nil }
+        self.snapshot = Intent.Snapshot(
+            id: id, name: name, dateSeconds: seconds, dateNanoseconds: nanoseconds)
     }
 }

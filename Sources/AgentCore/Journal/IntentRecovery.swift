@@ -1,51 +1,73 @@
 import ColdframeKit
+import LinuxSystem
 import Logging
+import QAPI
 
 /// Brings to an end what an earlier agent had begun: forward where it was committed or had passed the point of no
 /// return, back otherwise.
 ///
-/// An intent is touched only when every image that it names is a writable node of this agent, by device and inode. Until
-/// then it stays pending, is shown by `query-intents`, and blocks snapshot operations on its nodes only.
+/// An intent is touched only when every image that it names is a writable node of this agent: the same file, in the same
+/// format. Until then it stays pending, is shown by `query-intents` with what is in its way, and blocks snapshot
+/// operations on its nodes only. Every step can be done again, so a recovery that is killed is begun anew by the next.
 @AgentActor
-struct IntentRecovery {
-    let graph: Graph
-    let journal: Journal
-    let logger: Logger
+final class IntentRecovery {
+    private let graph: Graph
+    private let journal: Journal
+    private let catalogue: Catalogue
+    private let sets: SetStore?
+    private let logger: Logger
+    /// Why the last try failed, by the intent's UUID.
+    private var failures: [String: String] = [:]
+
+    init(graph: Graph, journal: Journal, catalogue: Catalogue, sets: SetStore?, logger: Logger) {
+        self.graph = graph
+        self.journal = journal
+        self.catalogue = catalogue
+        self.sets = sets
+        self.logger = logger
+        for (step, intent) in journal.interrupted where step != .committed || intent.operation == .load {
+            catalogue.hide(intent)
+        }
+    }
 
     /// Works through all pending intents whose images are here. What fails stays pending.
     func run() async {
         for (step, intent) in journal.interrupted {
-            guard let nodes = nodes(of: intent) else { continue }
+            guard let nodes = IntentImages(graph: graph).nodes(of: intent) else { continue }
             do {
+                try FaultPoint.recoveryBegin.pass()
                 try await recover(intent, step, nodes)
+                try FaultPoint.recoveryDone.pass()
                 try await blocking { [journal] () throws(ColdframeError) in try journal.record(.cleared, intent) }
+                catalogue.show(intent)
+                failures[intent.uuid] = nil
             } catch {
-                logger.error(
-                    "the \(intent.operation.rawValue) of '\(intent.tag)' is still pending: \(ColdframeError(wrapping: error))"
-                )
+                let reason = ColdframeError(wrapping: error).message
+                failures[intent.uuid] = reason
+                logger.error("the \(intent.operation.rawValue) of '\(intent.tag)' is still pending: \(reason)")
             }
         }
     }
 
-    /// One node for every image of the intent, or nil while one is missing.
-    private func nodes(of intent: Intent) -> [(image: Intent.Image, node: GraphNode)]? {
-        var found: [(image: Intent.Image, node: GraphNode)] = []
-        for image in intent.images {
-            let match = graph.nodes.first { node in
-                guard node.isMonitorOwned, !node.block.isReadOnly, node.block.driver is any SnapshotBearing,
-                    let identity = node.fileIdentity
-                else { return false }
-                return identity.device == image.device && identity.inode == image.inode
+    /// For `query-intents`.
+    func information() async -> [IntentInfo] {
+        let interrupted = Set(journal.interrupted.map(\.intent.uuid))
+        var list: [IntentInfo] = []
+        for (step, intent) in journal.pending {
+            var obstacles: [String] = []
+            if interrupted.contains(intent.uuid) {
+                obstacles = await IntentImages(graph: graph).obstacles(intent)
+                if let failure = failures[intent.uuid] { obstacles.append(failure) }
             }
-            guard let match else { return nil }
-            found.append((image, match))
+            list.append(
+                IntentInfo(
+                    uuid: intent.uuid, operation: intent.operation.rawValue, tag: intent.tag, step: step.rawValue,
+                    nodes: intent.images.map(\.nodeName), obstacles: obstacles))
         }
-        return found
+        return list
     }
 
-    private func recover(
-        _ intent: Intent, _ step: Journal.Step, _ nodes: [(image: Intent.Image, node: GraphNode)]
-    ) async throws {
+    private func recover(_ intent: Intent, _ step: Journal.Step, _ nodes: [IntentImages.Match]) async throws {
         if intent.operation == .load, step != .committed, let user = nodes.lazy.compactMap(\.node.uses.first).first {
             // It would be wound back under somebody who has perhaps written to it since.
             throw ColdframeError(.busy, "one of its disks is in use by \(user.user): restart the agent")
@@ -56,13 +78,13 @@ struct IntentRecovery {
         for (node, use) in holds { try node.add(use) }
         for (image, node) in nodes {
             switch (intent.operation, step) {
-            case (.save, .committed), (.transaction, _):
+            case (.save, .committed), (.transaction, .committed):
                 break
             case (.save, _):
                 try await delete(from: node) { SetRecord($0.annotation)?.uuidText == intent.uuid }
-            case (.delete, _):
-                try await delete(from: node) {
-                    $0.id == image.snapshotID && $0.dateSeconds == image.snapshotDateSeconds && $0.name == intent.tag
+            case (.delete, _), (.transaction, _):
+                for gone in try await delete(from: node, where: { image.snapshot?.isSame(as: $0) == true }) {
+                    await forgetSet(SetRecord(gone.annotation)?.uuidText)
                 }
             case (.load, .committed):
                 try await delete(from: node) { $0.name == intent.undoName }
@@ -71,20 +93,35 @@ struct IntentRecovery {
                 try await delete(from: node) { $0.name == intent.undoName }
             }
         }
+        if intent.operation == .save, step != .committed { await forgetSet(intent.uuid) }
         let direction = step == .committed || intent.operation == .delete ? "brought to its end" : "undone"
         logger.notice("the \(intent.operation.rawValue) of '\(intent.tag)', which was interrupted, was \(direction)")
     }
 
-    private func delete(from node: GraphNode, where isTarget: (SnapshotInfo) -> Bool) async throws {
+    /// Returns what was deleted.
+    @discardableResult
+    private func delete(
+        from node: GraphNode, where isTarget: (SnapshotInfo) -> Bool
+    ) async throws -> [SnapshotInfo] {
         let bearer = try node.snapshotBearer()
-        for snapshot in bearer.snapshots where isTarget(snapshot) {
+        let targets = bearer.snapshots.filter(isTarget)
+        for snapshot in targets {
+            try FaultPoint.recoveryDelete.pass(node.name)
             try await still(node) { () throws(ColdframeError) in try bearer.deleteSnapshot(id: snapshot.id) }
         }
+        return targets
     }
 
+    private func forgetSet(_ uuid: String?) async {
+        guard let sets, let uuid else { return }
+        await BlockingPool.shared.run { sets.remove(uuid: uuid) }
+    }
+
+    /// While there is an undo its disk is wound back to it, again if need be: nobody has used the disk since.
     private func revert(_ node: GraphNode, to name: String) async throws {
         let bearer = try node.snapshotBearer()
         guard let undo = bearer.snapshots.first(where: { $0.name == name }) else { return }
+        try FaultPoint.recoveryRevert.pass(node.name)
         try await still(node) { () throws(ColdframeError) in try bearer.revert(toSnapshot: undo.id) }
     }
 
@@ -95,9 +132,4 @@ struct IntentRecovery {
         defer { node.block.gate.endDrain() }
         try await blocking(body)
     }
-}
-
-extension Intent {
-    /// The name of the snapshots that a load makes of what is there before it.
-    var undoName: String { "coldframe-undo-\(uuid)" }
 }

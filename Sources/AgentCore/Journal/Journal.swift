@@ -44,6 +44,12 @@ final class Journal: Sendable {
         } catch {
             throw ColdframeError(error, "Could not open the intent journal '\(path)'")
         }
+        do {
+            // Its name must be as durable as what will stand in it.
+            try Files.synchronizeDirectory(Files.parentDirectory(of: path))
+        } catch {
+            throw ColdframeError(error, "Could not make the intent journal '\(path)' durable")
+        }
         let bytes: [UInt8]
         do {
             bytes = try Files.readAll(path, limit: Self.fileLimit)

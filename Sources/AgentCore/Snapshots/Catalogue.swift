@@ -7,10 +7,8 @@ import ColdframeKit
 final class Catalogue {
     private let graph: Graph
     private let leases: LeaseTable
-    /// UUIDs of sets that are not (or no longer) to be seen.
-    private var hiddenUUIDs: Set<String> = []
-    /// Single snapshots that are not to be seen, of which no UUID tells (being deleted, undo of a load).
-    private var hiddenSnapshots: Set<SnapshotKey> = []
+    /// By UUID: what these make or remove is not to be seen.
+    private var hiddenIntents: [String: Intent] = [:]
     private var observers: [UInt64: @Sendable @AgentActor ([SnapshotSet]) -> Void] = [:]
     private var observerCount: UInt64 = 0
 
@@ -48,9 +46,7 @@ final class Catalogue {
     }
 
     private func isHidden(_ snapshot: SnapshotInfo, on node: GraphNode) -> Bool {
-        if hiddenSnapshots.contains(SnapshotKey(node: node.name, id: snapshot.id)) { return true }
-        guard !hiddenUUIDs.isEmpty, let record = SetRecord(snapshot.annotation) else { return false }
-        return hiddenUUIDs.contains(record.uuidText)
+        hiddenIntents.values.contains { $0.hides(snapshot, on: node) }
     }
 
     private func makeSet(_ tag: String, _ members: [SnapshotSet.Member]) -> SnapshotSet {
@@ -71,10 +67,9 @@ final class Catalogue {
 
     // MARK: Hiding
 
-    func hide(uuid: String) { hiddenUUIDs.insert(uuid) }
-    func show(uuid: String) { hiddenUUIDs.remove(uuid) }
-    func hide(_ keys: [SnapshotKey]) { hiddenSnapshots.formUnion(keys) }
-    func show(_ keys: [SnapshotKey]) { hiddenSnapshots.subtract(keys) }
+    /// Until `show`, what the intent makes or removes is left out.
+    func hide(_ intent: Intent) { hiddenIntents[intent.uuid] = intent }
+    func show(_ intent: Intent) { hiddenIntents[intent.uuid] = nil }
 
     // MARK: Watching
 

@@ -18,9 +18,9 @@ final class DeleteJob: JobDriver {
 
     func run(_ control: any JobControl) async throws {
         try await lane.run(for: control) {
-            try FaultPoint.pass("delete.begin")
+            try FaultPoint.deleteBegin.pass()
             let devices = try SnapshotDevices(names: arguments.devices, graph: context.graph)
-            try context.refusePending(devices)
+            try context.refusePending(devices.nodes)
             let found: [(node: GraphNode, snapshot: SnapshotInfo)] = devices.snapshots(tagged: arguments.tag)
                 .compactMap { entry in entry.snapshot.map { (entry.node, $0) } }
             guard !found.isEmpty else {
@@ -49,30 +49,33 @@ final class DeleteJob: JobDriver {
             uuid: UUIDText.generate(), operation: .delete, tag: arguments.tag, images: devices.intentImages)
         for (node, snapshot) in found {
             guard let index = intent.images.firstIndex(where: { $0.nodeName == node.name }) else { continue }
-            intent.images[index].snapshotID = snapshot.id
-            intent.images[index].snapshotDateSeconds = snapshot.dateSeconds
+            intent.images[index].snapshot = Intent.Snapshot(snapshot)
         }
         try await context.record(.begin, intent)
-        context.catalogue.hide(keys)
+        context.catalogue.hide(intent)
         // Whoever watches lets go of the tag before its clusters can be used again.
         context.catalogue.changed()
         var failures: [String] = []
         var deleted = 0
-        for (node, snapshot) in found {
+        do { try FaultPoint.deleteIntent.pass() } catch { failures.append(error.message) }
+        for (node, snapshot) in found where failures.isEmpty || deleted > 0 {
             do {
-                try FaultPoint.pass("delete.\(node.name)")
+                try FaultPoint.deleteNode.pass(node.name)
                 try await Self.delete(snapshot, on: node)
                 deleted += 1
                 control.setProgress(current: UInt64(deleted), total: UInt64(found.count))
             } catch {
                 failures.append("'\(node.name)': \(ColdframeError(wrapping: error).message)")
-                if deleted == 0 { break }
             }
         }
         let isPending = !failures.isEmpty && deleted > 0 && context.journal != nil
+        if failures.isEmpty, let sets = context.sets, let record = SetRecord(found[0].snapshot.annotation) {
+            await BlockingPool.shared.run { sets.remove(uuid: record.uuidText) }
+        }
         // A tag of which a part is left is hidden until it is gone, if there is a journal to remember it.
         if !isPending {
-            context.catalogue.show(keys)
+            try? FaultPoint.deleteDone.pass()
+            context.catalogue.show(intent)
             await context.clear(intent)
         }
         guard failures.isEmpty else {
@@ -82,9 +85,6 @@ final class DeleteJob: JobDriver {
             throw ColdframeError(
                 .io,
                 "Snapshot '\(arguments.tag)' could not be deleted from \(failures.joined(separator: "; ")). \(outcome)")
-        }
-        if let sets = context.sets, let record = SetRecord(found[0].snapshot.annotation) {
-            await BlockingPool.shared.run { sets.remove(uuid: record.uuidText) }
         }
     }
 

@@ -28,10 +28,10 @@ final class LoadJob: JobDriver {
 
     func run(_ control: any JobControl) async throws {
         try await lane.run(for: control) {
-            try FaultPoint.pass("load.begin")
+            try FaultPoint.loadBegin.pass()
             let devices = try SnapshotDevices(names: arguments.devices, graph: context.graph)
             let targets = try preflight.targets(devices)
-            try context.refusePending(devices)
+            try context.refusePending(devices.nodes)
             try await context.holding(devices, for: jobType) {
                 if let guest = context.guest() {
                     try await load(guest, devices, targets, control)
@@ -53,13 +53,15 @@ final class LoadJob: JobDriver {
         try await control.checkpoint()
         let intent = intent(devices)
         let transaction = transaction(devices, targets, intent)
-        context.catalogue.hide(uuid: intent.uuid)
+        context.catalogue.hide(intent)
         do {
             try await context.record(.begin, intent)
+            try FaultPoint.loadIntent.pass()
             try await transaction.drain(deadlineNanoseconds: Self.drainDeadline)
             defer { transaction.letGo() }
             try await transaction.cut(concurrently: true)
             do {
+                try FaultPoint.loadCommit.pass()
                 try await context.record(.committed, intent)
             } catch {
                 try await transaction.abort()
@@ -69,6 +71,8 @@ final class LoadJob: JobDriver {
             await close(intent, isUndone: transaction.isUndone)
             throw error
         }
+        // Tests kill here; an error has no meaning any more.
+        try? FaultPoint.loadCommitted.pass()
         await transaction.commit()
         await close(intent, isUndone: true)
     }
@@ -78,7 +82,7 @@ final class LoadJob: JobDriver {
     /// The load is over. What could not be undone stays hidden and in the journal, for the agent's next start.
     private func close(_ intent: Intent, isUndone: Bool) async {
         guard isUndone else { return }
-        context.catalogue.show(uuid: intent.uuid)
+        context.catalogue.show(intent)
         await context.clear(intent)
     }
 
@@ -118,13 +122,15 @@ final class LoadJob: JobDriver {
         }
         let intent = intent(devices)
         let transaction = transaction(devices, targets, intent)
-        context.catalogue.hide(uuid: intent.uuid)
+        context.catalogue.hide(intent)
         do {
             try await context.record(.begin, intent)
+            try FaultPoint.loadIntent.pass()
             try await rewind(transaction, under: guest, wasRunning: wasRunning)
             do {
-                try FaultPoint.pass("load.state")
+                try FaultPoint.loadState.pass()
                 try await guest.loadState(imagePath: image.path, tag: arguments.tag)
+                try FaultPoint.loadCommit.pass()
                 try await context.record(.committed, intent)
             } catch {
                 try await putBack(transaction, because: error)
@@ -137,6 +143,7 @@ final class LoadJob: JobDriver {
         if wasRunning {
             do { try await guest.cont() } catch { failure = error }
         }
+        try? FaultPoint.loadCommitted.pass()
         await transaction.commit()
         await close(intent, isUndone: true)
         if let failure {

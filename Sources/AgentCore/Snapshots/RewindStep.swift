@@ -23,7 +23,7 @@ final class RewindStep: TransactionStep {
         let (request, id) = (undoRequest, target.id)
         undo = try await blocking { () throws(ColdframeError) in try bearer.createSnapshot(request) }
         isUndone = false
-        try FaultPoint.pass("load.rewind.\(node.name)")
+        try FaultPoint.loadRewind.pass(node.name)
         // What differs is not known here: everything may, and a bitmap that claims too much loses nothing.
         for bitmap in node.block.bitmaps.all where bitmap.state.isRecording { bitmap.setAll() }
         try await blocking { () throws(ColdframeError) in try bearer.revert(toSnapshot: id) }

@@ -52,7 +52,7 @@ final class SaveAttempt {
             self.writer = writer
             let capture = try await beginCapture()
             self.capture = capture
-            try FaultPoint.pass("save.armed")
+            try FaultPoint.saveArmed.pass()
             let stream = try CaptureStream(from: capture.stream, to: writer)
             try stream.start()
             self.stream = stream
@@ -91,18 +91,18 @@ final class SaveAttempt {
         do {
             try await syncingAhead { try await capture.stopped() }
             stream.hurry()
-            try FaultPoint.pass("save.held")
+            try FaultPoint.saveHeld.pass()
             try await cutDisks { capture.release() }
             let snapshots = steps.compactMap(\.snapshot)
+            try FaultPoint.saveStream.pass()
             try await context.record(.cut, plan.intent(with: steps))
-            try FaultPoint.pass("save.stream")
             let state = try await stream.result().get()
             // The stream is at its end: there is nothing to give up any more, only QEMU's word to wait for.
             control.onCancel(nil)
             _ = await syncing?.result
             let result = try await capture.finish()
             try await control.checkpoint()
-            try FaultPoint.pass("save.attach")
+            try FaultPoint.saveAttach.pass()
             try await attach(state, to: snapshots, writer: writer)
             return SaveResult(
                 pauseNanoseconds: result.pauseNanoseconds, stateByteCount: state.byteCount, way: way.rawValue)
@@ -159,13 +159,14 @@ final class SaveAttempt {
         while true {
             try await waitUntilQuiet(deadline)
             let request = plan.request(idFloor: idFloor)
-            let steps = devices.nodes.map { InternalSnapshotStep(node: $0, request: request) }
+            let steps = devices.nodes.map {
+                InternalSnapshotStep(node: $0, request: request, faultPoint: .saveCut)
+            }
             let transaction = Transaction(steps, graph: context.graph)
             try await transaction.drain(deadlineNanoseconds: deadline)
             let arrivals = transaction.arrivals
             self.steps = steps
             do {
-                for step in steps { try FaultPoint.pass("save.cut.\(step.node.name)") }
                 try await transaction.cut(concurrently: true)
             } catch {
                 transaction.letGo()

@@ -21,7 +21,7 @@ final class SaveJob: JobDriver {
 
     func run(_ control: any JobControl) async throws {
         try await lane.run(for: control) {
-            try FaultPoint.pass("save.begin")
+            try FaultPoint.saveBegin.pass()
             let devices = try checkArguments()
             try await context.holding(devices, for: jobType) {
                 if let guest = context.guest(), arguments.mode != .disks {
@@ -52,7 +52,7 @@ final class SaveJob: JobDriver {
                 .alreadyExists, "Snapshot '\(arguments.tag)' already exists in one or more devices")
         }
         if let name = arguments.vmstate { _ = try devices.stateNode(named: name) }
-        try context.refusePending(devices)
+        try context.refusePending(devices.nodes)
         return devices
     }
 
@@ -86,21 +86,23 @@ final class SaveJob: JobDriver {
                 .invalidArgument, "Mode '\(mode.rawValue)' needs a guest, and this agent has none")
         }
         let plan = SavePlan(tag: arguments.tag, way: .disks, devices: devices)
-        let steps = devices.nodes.map { InternalSnapshotStep(node: $0, request: plan.request(idFloor: 0)) }
+        let steps = devices.nodes.map {
+            InternalSnapshotStep(node: $0, request: plan.request(idFloor: 0), faultPoint: .saveCut)
+        }
         try await control.checkpoint()
-        context.catalogue.hide(uuid: plan.uuid)
+        context.catalogue.hide(plan.intent)
         do {
             try await context.record(.begin, plan.intent)
+            try FaultPoint.saveIntent.pass()
             let transaction = Transaction(steps, graph: context.graph)
             try await transaction.check()
             try await transaction.drain(deadlineNanoseconds: SystemClock.monotonicNanoseconds() + 10_000_000_000)
             defer { transaction.letGo() }
-            for step in steps { try FaultPoint.pass("save.cut.\(step.node.name)") }
             try await transaction.cut(concurrently: true)
             do {
                 // No checkpoint: a pause here would leave the gates closed.
                 if control.isCancelled { throw ColdframeError(.cancelled, "Operation canceled") }
-                try FaultPoint.pass("save.commit")
+                try FaultPoint.saveCommit.pass()
                 try await context.record(.committed, plan.intent(with: steps))
             } catch {
                 try await transaction.abort()
@@ -178,13 +180,14 @@ final class SaveJob: JobDriver {
     ) async throws -> SaveResult {
         control.setPausable(false)
         defer { control.setPausable(true) }
-        context.catalogue.hide(uuid: plan.uuid)
+        context.catalogue.hide(plan.intent)
         do {
             try await context.record(.begin, plan.intent)
+            try FaultPoint.saveIntent.pass()
             try await attempt.begin()
             let result = try await attempt.run(control)
             do {
-                try FaultPoint.pass("save.commit")
+                try FaultPoint.saveCommit.pass()
                 try await describe(plan, machine, wasRunning: wasRunning, result)
                 try await context.record(.committed, plan.intent)
             } catch {
@@ -221,7 +224,9 @@ final class SaveJob: JobDriver {
     /// The save is over. What could not be undone stays hidden and in the journal, for the agent's next start.
     private func close(_ plan: SavePlan, isUndone: Bool) async {
         guard isUndone else { return }
-        context.catalogue.show(uuid: plan.uuid)
+        // Tests kill here; an error has no meaning any more.
+        try? FaultPoint.saveCommitted.pass()
+        context.catalogue.show(plan.intent)
         await context.clear(plan.intent)
     }
 

@@ -41,8 +41,7 @@ struct SavePlan {
     func intent(with steps: [InternalSnapshotStep]) -> Intent {
         var intent = intent
         for (index, step) in steps.enumerated() where intent.images.indices.contains(index) {
-            intent.images[index].snapshotID = step.snapshot?.id
-            intent.images[index].snapshotDateSeconds = step.snapshot?.dateSeconds
+            intent.images[index].snapshot = step.snapshot.map { Intent.Snapshot($0) }
         }
         return intent
     }

@@ -30,11 +30,7 @@ func registerSnapshotCommands(_ registry: any CommandRegistry, agent: Agent) {
         return SnapshotCheckResult(ok: problems.isEmpty, problems: problems)
     }
     registry.register(QueryIntentsCommand.self) { _ in
-        (agent.journal?.pending ?? []).map { step, intent in
-            IntentInfo(
-                uuid: intent.uuid, operation: intent.operation.rawValue, tag: intent.tag, step: step.rawValue,
-                nodes: intent.images.map(\.nodeName))
-        }
+        await agent.recovery?.information() ?? []
     }
     registry.register(SnapshotExportAddCommand.self, touches: { [$0.id] }) { options in
         try await agent.snapshotExports.add(options, services: agent.services)

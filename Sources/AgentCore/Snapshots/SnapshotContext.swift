@@ -49,10 +49,10 @@ struct SnapshotContext {
     }
 
     /// Operations on several nodes wait for the intents of earlier ones that could not be brought to an end.
-    func refusePending(_ devices: SnapshotDevices) throws {
+    func refusePending(_ nodes: [GraphNode]) throws {
         guard let journal else { return }
-        let names = Set(devices.nodes.map(\.name))
-        for (_, intent) in journal.pending where intent.images.contains(where: { names.contains($0.nodeName) }) {
+        for (_, intent) in journal.pending
+        where intent.images.contains(where: { image in nodes.contains { image.isImage(of: $0) } }) {
             throw ColdframeError(
                 .busy,
                 "The \(intent.operation.rawValue) of snapshot '\(intent.tag)' was interrupted and has not been brought "

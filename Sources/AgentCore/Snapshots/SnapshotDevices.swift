@@ -49,11 +49,6 @@ struct SnapshotDevices {
 
     /// As an intent names them.
     var intentImages: [Intent.Image] {
-        nodes.map { node in
-            let identity = node.fileIdentity
-            return Intent.Image(
-                nodeName: node.name, path: identity?.path ?? "", device: identity?.device ?? 0,
-                inode: identity?.inode ?? 0)
-        }
+        nodes.map { Intent.Image($0) }
     }
 }

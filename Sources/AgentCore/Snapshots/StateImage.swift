@@ -50,7 +50,7 @@ struct StateImage {
     static func open(_ path: String, graph: Graph) async throws -> GraphNode {
         let file: JSONValue = ["driver": "file", "filename": .string(path)]
         let options = try BlockdevOptions(QAPIInput(["driver": "qcow2", "file": file]))
-        return try await graph.open(options, inherited: InheritedOptions(), isMonitorOwned: false)
+        return try await graph.open(options, inherited: InheritedOptions(), isMonitorOwned: false, isScratch: true)
     }
 
     /// Makes an image without a snapshot.

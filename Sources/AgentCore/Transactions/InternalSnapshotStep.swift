@@ -5,13 +5,18 @@ import LinuxSystem
 @AgentActor
 final class InternalSnapshotStep: TransactionStep {
     let node: GraphNode
-    private let request: SnapshotRequest
+    private var request: SnapshotRequest
+    /// Passed behind the cut.
+    private let faultPoint: FaultPoint
+    /// The id that a plan has promised.
+    private var plannedID: String?
     /// What the cut made; nil before it and after an abort.
     private(set) var snapshot: SnapshotInfo?
 
-    init(node: GraphNode, request: SnapshotRequest) {
+    init(node: GraphNode, request: SnapshotRequest, faultPoint: FaultPoint) {
         self.node = node
         self.request = request
+        self.faultPoint = faultPoint
     }
 
     var drainedNodes: [GraphNode] { [node] }
@@ -19,6 +24,17 @@ final class InternalSnapshotStep: TransactionStep {
     var isUndone: Bool { snapshot == nil }
 
     func check() async throws { _ = try bearer() }
+
+    func plan(_ ids: inout PlannedSnapshotIDs) throws -> Intent.Image? {
+        let id = ids.take(on: node, snapshots: try bearer().snapshots)
+        request.idFloor = id - 1
+        plannedID = String(id)
+        var image = Intent.Image(node)
+        image.snapshot = Intent.Snapshot(
+            id: String(id), name: request.name, dateSeconds: request.dateSeconds,
+            dateNanoseconds: request.dateNanoseconds)
+        return image
+    }
 
     private func bearer() throws -> any SnapshotBearing {
         guard node.parents.isEmpty else { throw ColdframeError(.busy, "Need a root block node") }
@@ -38,6 +54,10 @@ final class InternalSnapshotStep: TransactionStep {
         snapshot = try await BlockingPool.shared.run { () throws(ColdframeError) in
             try bearer.createSnapshot(request)
         }
+        if let plannedID, snapshot?.id != plannedID {
+            throw ColdframeError(.io, "The snapshot on node '\(node.name)' did not get the id that was planned for it")
+        }
+        try faultPoint.pass(node.name)
     }
 
     func abort() async throws {

@@ -17,18 +17,32 @@ final class Transaction {
         self.graph = graph
     }
 
-    /// From the first phase to the last, as the command `transaction` does it.
-    func run() async throws {
+    /// From the first phase to the last, as the command `transaction` does it. `journal` makes it whole or gone if the
+    /// agent dies meanwhile.
+    func run(_ journal: TransactionJournal) async throws {
         try await check()
-        try await drain(deadlineNanoseconds: nil)
         do {
-            try await cut(concurrently: false)
+            try await journal.begin(steps)
         } catch {
-            letGo()
+            await clean()
             throw error
         }
-        await commit()
-        letGo()
+        do {
+            try await drain(deadlineNanoseconds: nil)
+            defer { letGo() }
+            try await cut(concurrently: false)
+            do {
+                try await journal.commit()
+            } catch {
+                try await abort()
+                throw error
+            }
+            await commit()
+        } catch {
+            await journal.end(isUndone: isUndone)
+            throw error
+        }
+        await journal.end(isUndone: true)
     }
 
     /// Nothing of any step is left.

@@ -5,7 +5,7 @@ import QAPI
 /// Turns the actions of `transaction` into steps and runs them.
 @AgentActor
 struct TransactionCoordinator {
-    let graph: Graph
+    let context: SnapshotContext
 
     func run(_ arguments: TransactionArguments) async throws {
         let mode = arguments.properties?.completionMode ?? .individual
@@ -13,7 +13,7 @@ struct TransactionCoordinator {
         for action in arguments.actions {
             steps.append(try step(for: action, mode: mode))
         }
-        try await Transaction(steps, graph: graph).run()
+        try await Transaction(steps, graph: context.graph).run(TransactionJournal(context))
     }
 
     private func step(
@@ -25,12 +25,12 @@ struct TransactionCoordinator {
                 .invalidArgument,
                 "Action '\(action.type)' does not support Transaction property completion-mode = grouped")
         }
-        if let step = BitmapSteps.step(for: action, graph: graph) { return step }
+        if let step = BitmapSteps.step(for: action, graph: context.graph) { return step }
         switch action.branch {
         case let snapshot as BlockdevSnapshotInternal:
             return InternalSnapshotStep(
-                node: try graph.find(deviceOrNode: snapshot.device),
-                request: SnapshotRequest(name: snapshot.name, at: SystemClock.realtime()))
+                node: try context.graph.find(deviceOrNode: snapshot.device),
+                request: SnapshotRequest(name: snapshot.name, at: SystemClock.realtime()), faultPoint: .transactionCut)
         default:
             throw ColdframeError(.unsupported, "Action '\(action.type)' is not supported in a transaction")
         }

@@ -9,6 +9,9 @@ protocol TransactionStep: AnyObject {
     var drainedNodes: [GraphNode] { get }
     /// Finds what would forbid the step. May take long; changes nothing.
     func check() async throws
+    /// What recovery needs to undo the cut after a crash, to be recorded before it; nil if a crash leaves nothing of it.
+    /// The cut then makes exactly what was planned.
+    func plan(_ ids: inout PlannedSnapshotIDs) throws -> Intent.Image?
     /// Does the step in a way that `abort` can undo. Bounded in time: a guest may be standing still.
     func cut() async throws
     /// Makes it final. Cannot fail.
@@ -23,6 +26,7 @@ protocol TransactionStep: AnyObject {
 
 extension TransactionStep {
     func check() async throws {}
+    func plan(_ ids: inout PlannedSnapshotIDs) throws -> Intent.Image? { nil }
     func commit() async {}
     func abort() async throws {}
     func clean() async {}

@@ -1,14 +1,92 @@
 import LinuxSystem
 
-/// A named place in an operation over several files at which tests kill the agent or make it fail.
+/// The named places in operations over several files at which tests kill the agent, make it fail or let it wait: the one
+/// list, over which the campaigns loop (`coldframed --fault-points` prints it).
 ///
 /// `COLDFRAME_FAULT=name=kill` ends the process there as kill -9 does, `name=error` throws, `name=pause:MS` waits; several
-/// are separated by commas. Without the variable a point costs one test of a constant.
-public enum FaultPoint {
+/// are separated by commas. Points that are passed once per node carry its name: `save.cut.disk0`. Without the variable
+/// a point costs one test of a constant.
+public enum FaultPoint: String, CaseIterable, Sendable {
+    // In the order in which they are passed. "Done" is what has happened when the point is reached.
+
+    /// Nothing is checked yet.
+    case saveBegin = "save.begin"
+    /// The intent is on stable storage.
+    case saveIntent = "save.intent"
+    /// QEMU has been told to migrate.
+    case saveArmed = "save.armed"
+    /// The guest stands still at the barrier.
+    case saveHeld = "save.held"
+    /// This node's disk is cut; of the others some may be.
+    case saveCut = "save.cut"
+    /// All are cut, the intent does not name the snapshots yet.
+    case saveStream = "save.stream"
+    /// The stream has ended, and nothing points to the state.
+    case saveAttach = "save.attach"
+    /// The state is attached, the set not committed.
+    case saveCommit = "save.commit"
+    /// The set is committed, the intent not cleared.
+    case saveCommitted = "save.committed"
+
+    case loadBegin = "load.begin"
+    case loadIntent = "load.intent"
+    /// This node has its undo, and is not wound back.
+    case loadRewind = "load.rewind"
+    /// All disks are wound back; the guest, if there is one, has its old memory.
+    case loadState = "load.state"
+    /// The guest has the new memory, the load is not committed.
+    case loadCommit = "load.commit"
+    /// Committed; the undos are there.
+    case loadCommitted = "load.committed"
+
+    case deleteBegin = "delete.begin"
+    case deleteIntent = "delete.intent"
+    /// This node's snapshot is about to go.
+    case deleteNode = "delete"
+    /// Gone from all nodes, the intent not cleared.
+    case deleteDone = "delete.done"
+
+    case transactionBegin = "transaction.begin"
+    case transactionIntent = "transaction.intent"
+    /// This node's snapshot is made.
+    case transactionCut = "transaction.cut"
+    /// All steps are done, nothing is committed.
+    case transactionCommit = "transaction.commit"
+    case transactionCommitted = "transaction.committed"
+
+    /// An interrupted intent is about to be worked on.
+    case recoveryBegin = "recovery.begin"
+    /// This node is about to be wound back to the undo of an interrupted load.
+    case recoveryRevert = "recovery.revert"
+    /// A snapshot is about to be deleted from this node.
+    case recoveryDelete = "recovery.delete"
+    /// All nodes are mended, the intent not cleared.
+    case recoveryDone = "recovery.done"
+    /// This node's image was not closed in order, and its leaked clusters are about to be freed.
+    case recoveryLeaks = "recovery.leaks"
+    /// They are free; the image counts as open.
+    case recoveryLeaksFreed = "recovery.leaks-freed"
+
+    /// The point is passed once per node, under its name.
+    public var isPerNode: Bool {
+        switch self {
+        case .saveCut, .loadRewind, .deleteNode, .transactionCut, .recoveryRevert, .recoveryDelete, .recoveryLeaks,
+            .recoveryLeaksFreed:
+            true
+        default: false
+        }
+    }
+
+    /// What the list shows: the name, with `NODE` where a node's stands.
+    public var listing: String { isPerNode ? "\(rawValue).NODE" : rawValue }
+
     /// Passes the point, or does what the environment says.
-    public static func pass(_ name: String) throws(ColdframeError) {
-        guard let table, let action = table[name] else { return }
-        switch action {
+    /// - Parameter node: the node's name at points that have one.
+    public func pass(_ node: String? = nil) throws(ColdframeError) {
+        guard let table = Self.table else { return }
+        let name = node.map { "\(rawValue).\($0)" } ?? rawValue
+        switch table[name] {
+        case nil: return
         case .kill: ProcessControl.killSelf()
         case .error: throw ColdframeError(.io, "Fault point '\(name)' was told to fail")
         case .pause(let milliseconds): SystemThread.sleep(milliseconds: milliseconds)

@@ -85,6 +85,10 @@ private struct AgentView {
         }
     }
     var pendingIntents: [String] {
-        list("pending-intents").map { "\($0["operation"]?.stringValue ?? "?") of '\($0["tag"]?.stringValue ?? "?")'" }
+        list("pending-intents").map { intent in
+            let obstacles = (intent["obstacles"]?.arrayValue ?? []).compactMap(\.stringValue)
+            let words = "\(intent["operation"]?.stringValue ?? "?") of '\(intent["tag"]?.stringValue ?? "?")'"
+            return words + (obstacles.isEmpty ? "" : ": " + obstacles.joined(separator: "; "))
+        }
     }
 }

@@ -1,5 +1,6 @@
 import ColdframeKit
 import Logging
+import QAPI
 import Testing
 
 @testable import AgentCore
@@ -11,7 +12,9 @@ struct IntentRecoveryTests {
     private func restart(_ world: World) async throws -> Journal {
         let journal = try Journal(path: world.folder + "/journal")
         let logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
-        await IntentRecovery(graph: world.graph, journal: journal, logger: logger).run()
+        await IntentRecovery(
+            graph: world.graph, journal: journal, catalogue: world.catalogue, sets: world.sets, logger: logger
+        ).run()
         return journal
     }
 
@@ -72,5 +75,92 @@ struct IntentRecoveryTests {
         try await world.graph.remove(nodeName: "d1")
         #expect(try await restart(world).pending.count == 1)
         #expect(world.disk("d0").content == 1)
+    }
+
+    // MARK: Transactions
+
+    private func snapshot(_ device: String) -> TransactionAction {
+        TransactionAction(
+            type: "blockdev-snapshot-internal-sync", branch: BlockdevSnapshotInternal(device: device, name: "x"))
+    }
+
+    @Test("A transaction whose undo failed is undone: by the ids and dates that were planned, nothing else")
+    func transaction() async throws {
+        let world = try await World(disks: 3)
+        _ = try world.disk("d0").createSnapshot(SnapshotRequest(name: "x0", dateSeconds: 1, dateNanoseconds: 0))
+        world.disk("d2").fail("create")
+        world.disk("d0").fail("delete")
+        let error = await refusal {
+            try await TransactionCoordinator(context: world.context).run(
+                .init(actions: ["d0", "d1", "d2"].map(snapshot)))
+        }
+        #expect(error?.contains("undoing the rest failed too") == true)
+        #expect(world.disk("d0").tags == ["x0", "x"])
+        #expect(world.catalogue.set(tagged: "x") == nil)
+        #expect(try await restart(world).pending.isEmpty)
+        #expect(world.disk("d0").tags == ["x0"])
+    }
+
+    @Test("A snapshot that took the id of the one that was planned stays")
+    func foreignSnapshot() async throws {
+        let world = try await World()
+        let journal = try Journal(path: world.folder + "/journal")
+        let images = try ["d0", "d1"].map { name in
+            var image = Intent.Image(try world.graph.find(nodeOnly: name))
+            image.snapshot = Intent.Snapshot(id: "1", name: "x", dateSeconds: 5, dateNanoseconds: 6)
+            return image
+        }
+        try journal.record(.begin, Intent(uuid: "u", operation: .transaction, tag: "x", images: images))
+        _ = try world.disk("d0").createSnapshot(SnapshotRequest(name: "x", dateSeconds: 5, dateNanoseconds: 7))
+        _ = try world.disk("d1").createSnapshot(SnapshotRequest(name: "x", dateSeconds: 5, dateNanoseconds: 6))
+        #expect(try await restart(world).pending.isEmpty)
+        #expect(world.disk("d0").tags == ["x"])
+        #expect(world.disk("d1").tags == [])
+    }
+
+    @Test("Single steps leave no intent, several leave none when they are over")
+    func noIntentIsLeft() async throws {
+        let world = try await World()
+        for devices in [["d0"], ["d0", "d1"]] {
+            let actions = devices.map { device in
+                TransactionAction(
+                    type: "blockdev-snapshot-internal-sync",
+                    branch: BlockdevSnapshotInternal(device: device, name: "x\(devices.count)"))
+            }
+            try await TransactionCoordinator(context: world.context).run(.init(actions: actions))
+        }
+        #expect(world.leftovers == [])
+        #expect(world.disk("d0").tags == ["x1", "x2"])
+    }
+
+    // MARK: What is in the way
+
+    @Test("An image that is missing, read-only or another file is named, and its tag stays hidden")
+    func obstacles() async throws {
+        let world = try await interruptedLoad()
+        try await world.graph.remove(nodeName: "d1")
+        let journal = try Journal(path: world.folder + "/journal")
+        let logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+        let recovery = IntentRecovery(
+            graph: world.graph, journal: journal, catalogue: world.catalogue, sets: world.sets, logger: logger)
+        await recovery.run()
+        let intents = await recovery.information()
+        #expect(intents.map(\.obstacles) == [["Image '/images/d1' of node 'd1' cannot be found"]])
+        #expect(world.catalogue.sets.map(\.tag) == ["t"])
+        try await world.add("d1", readOnly: true)
+        world.factory.put(FakeDisk("d1", isReadOnly: true), as: "d1")
+        #expect(await recovery.information()[0].obstacles != [])
+    }
+
+    @Test("A file that only has the inode's number of the one that was named is another")
+    func identity() async throws {
+        let named = Intent.Image(
+            nodeName: "a", path: "/a", device: 1, inode: 2, birthNanoseconds: 3, format: "qcow2")
+        func file(_ device: UInt64, _ inode: UInt64, _ path: String, _ birth: UInt64?) -> Bool {
+            named.isFile(FileIdentity(device: device, inode: inode, path: path, birthNanoseconds: birth))
+        }
+        #expect(file(1, 2, "/a", 3) && file(1, 2, "/moved", 3))
+        #expect(file(9, 2, "/a", 3), "the device's number after a reboot")
+        #expect(!file(9, 2, "/b", 3) && !file(1, 2, "/a", 4) && !file(1, 3, "/a", 3) && !file(1, 2, "/a", nil))
     }
 }

@@ -19,7 +19,12 @@ struct JournalTests {
     private func intent(_ uuid: String) -> Intent {
         Intent(
             uuid: uuid, operation: .save, tag: "t",
-            images: [Intent.Image(nodeName: "d0", path: "/images/d0", device: 7, inode: UInt64.max, snapshotID: "3")])
+            images: [
+                Intent.Image(
+                    nodeName: "d0", path: "/images/d0", device: 7, inode: UInt64.max, birthNanoseconds: 9,
+                    format: "qcow2",
+                    snapshot: Intent.Snapshot(id: "3", name: "t", dateSeconds: 4, dateNanoseconds: 5))
+            ])
     }
 
     @Test("What was begun and not cleared is pending for the next agent, with its last step")

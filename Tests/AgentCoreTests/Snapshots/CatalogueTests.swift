@@ -44,10 +44,13 @@ struct CatalogueTests {
         let world = try await World()
         #expect(try await world.save() == nil)
         let uuid = try #require(world.catalogue.set(tagged: "t")?.uuid)
-        world.catalogue.hide(uuid: uuid)
+        let save = Intent(uuid: uuid, operation: .save, tag: "t", images: [])
+        world.catalogue.hide(save)
         #expect(world.catalogue.sets.isEmpty)
-        world.catalogue.show(uuid: uuid)
-        world.catalogue.hide([SnapshotKey(node: "d0", id: "1")])
+        world.catalogue.show(save)
+        var image = Intent.Image(try world.graph.find(nodeOnly: "d0"))
+        image.snapshot = Intent.Snapshot(world.disk("d0").snapshots[0])
+        world.catalogue.hide(Intent(uuid: "other", operation: .delete, tag: "t", images: [image]))
         #expect(world.catalogue.sets.first?.members.map(\.nodeName) == ["d1"])
     }
 

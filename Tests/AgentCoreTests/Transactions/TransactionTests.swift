@@ -39,7 +39,8 @@ struct TransactionTests {
     @Test("Every phase of all steps comes before the next phase of any")
     func success() async throws {
         let (world, log) = (try await World(), Log())
-        try await Transaction([ScriptedStep("a", log), ScriptedStep("b", log)], graph: world.graph).run()
+        try await Transaction([ScriptedStep("a", log), ScriptedStep("b", log)], graph: world.graph).run(
+            TransactionJournal(world.context))
         #expect(
             log.lines == ["check a", "check b", "cut a", "cut b", "commit a", "commit b", "clean a", "clean b"])
     }
@@ -48,7 +49,9 @@ struct TransactionTests {
     func failingCut() async throws {
         let (world, log) = (try await World(), Log())
         let steps = [ScriptedStep("a", log), ScriptedStep("b", log, failing: "cut"), ScriptedStep("c", log)]
-        #expect(await refusal { try await Transaction(steps, graph: world.graph).run() } == "cut of b")
+        #expect(
+            await refusal { try await Transaction(steps, graph: world.graph).run(TransactionJournal(world.context)) }
+                == "cut of b")
         #expect(
             log.lines == [
                 "check a", "check b", "check c", "cut a", "cut b", "abort b", "abort a", "clean a", "clean b",
@@ -60,7 +63,9 @@ struct TransactionTests {
     func failingCheck() async throws {
         let (world, log) = (try await World(), Log())
         let steps = [ScriptedStep("a", log, failing: "check"), ScriptedStep("b", log)]
-        #expect(await refusal { try await Transaction(steps, graph: world.graph).run() } == "check of a")
+        #expect(
+            await refusal { try await Transaction(steps, graph: world.graph).run(TransactionJournal(world.context)) }
+                == "check of a")
         #expect(log.lines == ["check a", "clean a", "clean b"])
     }
 
@@ -71,7 +76,7 @@ struct TransactionTests {
             ScriptedStep("a", log), ScriptedStep("b", log, failing: "abort"), ScriptedStep("c", log, failing: "cut"),
         ]
         #expect(
-            await refusal { try await Transaction(steps, graph: world.graph).run() }
+            await refusal { try await Transaction(steps, graph: world.graph).run(TransactionJournal(world.context)) }
                 == "cut of c; undoing the rest failed too: abort of b")
         #expect(log.lines.suffix(6) == ["abort c", "abort b", "abort a", "clean a", "clean b", "clean c"])
     }
@@ -87,7 +92,7 @@ struct TransactionTests {
         transaction.letGo()
         #expect(!node.block.gate.isClosed && !top.block.gate.isClosed)
         let failing = Transaction([ScriptedStep("a", log, failing: "cut", nodes: [node])], graph: world.graph)
-        #expect(await refusal { try await failing.run() } == "cut of a")
+        #expect(await refusal { try await failing.run(TransactionJournal(world.context)) } == "cut of a")
         #expect(!node.block.gate.isClosed && !top.block.gate.isClosed)
     }
 
@@ -113,7 +118,7 @@ struct TransactionTests {
     private let abort = TransactionAction(type: "abort", branch: Abort())
 
     private func run(_ world: World, _ actions: [TransactionAction]) async -> String? {
-        await refusal { try await TransactionCoordinator(graph: world.graph).run(.init(actions: actions)) }
+        await refusal { try await TransactionCoordinator(context: world.context).run(.init(actions: actions)) }
     }
 
     @Test("abort takes back what came before it")
