@@ -37,6 +37,8 @@ struct Daemon {
     }
 
     private func start(_ agent: Agent) async throws {
+        // A monitor may be named before the nodes are: who connects early sees all of the start, as with qemu-storage-daemon.
+        agent.monitors.setPaused(true)
         var starting = AgentStart(agent: agent)
         for step in plan.steps {
             do {
@@ -53,6 +55,7 @@ struct Daemon {
             }
         }
         await agent.recover()
+        agent.monitors.setPaused(false)
         // Last, so that whoever finds the socket finds everything else.
         try agent.openOwnMonitor()
     }

@@ -49,6 +49,16 @@ def monitor_options(directory):
     return ["--chardev", f"socket,id=c,path={directory}/m.sock,server=on,wait=off", "--monitor", "chardev=c"]
 
 
+def test_a_monitor_that_is_named_first_sees_the_whole_start(start, image, directory):
+    """Its first command waits until all options are carried out, as with qemu-storage-daemon."""
+    nodes = [word for number in range(20) for word in (
+        "--blockdev", f"driver=qcow2,node-name=n{number},read-only=on,file.driver=file,file.filename={image}")]
+    start(*monitor_options(directory), *nodes, wait_for=directory / "m.sock")
+    monitor = Monitor(directory / "m.sock")
+    assert len(monitor.execute("query-named-block-nodes")) == 40
+    monitor.close()
+
+
 @pytest.mark.parametrize("form", ["keys", "json"])
 def test_export_without_a_monitor(start, image, directory, form):
     if form == "keys":

@@ -20,10 +20,18 @@ final class Dispatcher {
     private let hooks: MonitorHooks
     private var lanes: [Lane] = []
     private var heldNames: Set<String> = []
+    /// No command starts; requests are read and wait in their monitors' bounded queues.
+    private var isPaused = false
 
     init(commands: CommandTable, hooks: MonitorHooks) {
         self.commands = commands
         self.hooks = hooks
+    }
+
+    /// While paused no in-band command starts, the negotiation neither.
+    func setPaused(_ isPaused: Bool) {
+        self.isPaused = isPaused
+        while startOne() {}
     }
 
     /// Starts whatever can start.
@@ -41,6 +49,7 @@ final class Dispatcher {
 
     /// Starts the first command, in turn, that can; its monitor goes to the end.
     private func startOne() -> Bool {
+        if isPaused { return false }
         var names = heldNames
         for (position, lane) in lanes.enumerated() {
             if lane.waiting == nil {

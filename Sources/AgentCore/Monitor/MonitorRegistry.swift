@@ -24,6 +24,9 @@ public final class MonitorRegistry {
         dispatcher = Dispatcher(commands: commands, hooks: hooks)
     }
 
+    /// While paused, clients can connect and send, but no command starts.
+    public func setPaused(_ isPaused: Bool) { dispatcher?.setPaused(isPaused) }
+
     /// Opens a monitor; clients can connect when this returns.
     /// - Parameter clientLimit: how many clients a listening chardev serves at once; 1 is QEMU's way.
     /// - Returns: the port of a TCP server.

@@ -125,6 +125,18 @@ import Testing
         }
     }
 
+    @Test func aPausedRegistryGreetsAndStartsNothing() async throws {
+        try await withMonitor { harness in
+            await harness.registry.setPaused(true)
+            let client = try harness.client()
+            #expect(try await client.next()?["QMP"] != nil)
+            try await client.send("{'execute': 'qmp_capabilities', 'id': 1}{'execute': 'echo', 'id': 2}")
+            #expect(try await client.next(milliseconds: 50) == nil)
+            await harness.registry.setPaused(false)
+            for id: JSONValue in [1, 2] { #expect(try await client.next()?["id"] == id) }
+        }
+    }
+
     @Test func unknownCommandsGoToTheGuest() async throws {
         let hooks = MonitorHooks(
             passThrough: { name, arguments in name == "query-status" ? ["running": true] : nil },
