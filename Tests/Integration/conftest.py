@@ -14,6 +14,7 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 from harness.agent import Agent, GuestAgent  # noqa: E402
+from harness.guests import NEWER_QEMU, QEMU  # noqa: E402
 
 SEED = int(os.environ.get("COLDFRAME_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
 
@@ -68,3 +69,17 @@ def guest(directory):
     """A coldframed with the running Linux guest."""
     with GuestAgent(directory) as running:
         yield running
+
+
+@pytest.fixture
+def guest_for(directory):
+    """Starts the guest with a QEMU that can save it in the given mode; called once."""
+    running = []
+
+    def start(mode):
+        running.append(GuestAgent(directory, qemu=NEWER_QEMU if mode == "precopy" else QEMU))
+        return running[-1].start()
+
+    yield start
+    for guest in running:
+        guest.stop()

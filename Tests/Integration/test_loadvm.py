@@ -8,13 +8,14 @@ from harness.qemu import PlainQEMU
 
 
 @pytest.mark.parametrize("mode", ["live", "precopy", "paused"])
-def test_qemu_loads_what_was_saved(guest, directory, mode):
+def test_qemu_loads_what_was_saved(guest_for, directory, mode):
+    guest = guest_for(mode)
     guest.save("t", mode=mode)
     saved = guest.console.counter()
     guest.stop()
     guest.check_images()
     nodes = list(zip(DISKS, guest.images))
-    with PlainQEMU(linux_command(directory), directory, nodes, options=["-loadvm", "t", "-S"]) as qemu:
+    with PlainQEMU(linux_command(directory, qemu=guest.qemu), directory, nodes, options=["-loadvm", "t", "-S"]) as qemu:
         qemu.monitor.execute("cont")
         assert qemu.console.counter() < saved + 5000
         consistency.check_going_on(qemu.console)

@@ -4,6 +4,7 @@
 coldframe_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 build_directory=$coldframe_root/.build
 venv_directory=$build_directory/venv
+. "$coldframe_root/tools/lib/newer-qemu.sh"
 
 build_packages=(git libfuse3-dev zlib1g-dev libtomlplusplus-dev pkg-config binutils g++)
 demo_packages=(qemu-system-x86 qemu-utils fuse3)
@@ -87,4 +88,5 @@ setup_for_test_locked() {
     require_swift
     require_packages "${build_packages[@]}" "${test_packages[@]}"
     require_venv
+    require_newer_qemu
 }

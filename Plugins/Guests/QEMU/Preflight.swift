@@ -21,7 +21,11 @@ struct Preflight {
         blockers += try await migrationBlockers()
         blockers += try await barrierBlockers()
         blockers += try await foreignDisks()
-        if way == .live { blockers += try await liveBlockers() }
+        switch way {
+        case .live: blockers += try await liveBlockers()
+        case .precopy: blockers += try await precopyBlockers()
+        case .paused: break
+        }
         return blockers
     }
 
@@ -66,6 +70,21 @@ struct Preflight {
                 "Disk '\(name ?? "?")' is QEMU's own and writable: its content would not be in the snapshot. Give it to "
                 + "the agent, or make it read-only."
         }
+    }
+
+    private func precopyBlockers() async throws -> [String] {
+        let version = try await monitor.execute("query-version")["qemu"]
+        let hasKVM = try await monitor.execute("query-kvm")["enabled"]?.boolValue ?? false
+        return Self.precopyBlocker(
+            major: version?["major"]?.uint64Value ?? 0, minor: version?["minor"]?.uint64Value ?? 0, hasKVM: hasKVM
+        ).map { [$0] } ?? []
+    }
+
+    /// Until 9.0 QEMU's TCG does not watch a page again after it has looked which were written: what a vCPU goes on
+    /// writing there through its cached translation is never sent, and the state loads into a guest that dies of it.
+    static func precopyBlocker(major: UInt64, minor: UInt64, hasKVM: Bool) -> String? {
+        guard !hasKVM, major < 9 else { return nil }
+        return "QEMU \(major).\(minor) without KVM loses memory that the guest writes during a precopy (mended in 9.0)."
     }
 
     /// What the write protection of pages does not see, and whether QEMU can have it at all.

@@ -26,6 +26,7 @@ final class QEMUCapture: GuestCapture {
     private var stopStamp: UInt64?
     private var resumeStamp: UInt64?
     private var stopping: Task<Void, any Error>?
+    private var converging: Task<Void, any Error>?
     private var continuing: Task<Void, Never>?
     /// The migration of a paused guest on its way, after the release.
     private var starting: Task<Void, Never>?
@@ -69,7 +70,13 @@ final class QEMUCapture: GuestCapture {
                 self?.overdue()
             }
             switch way {
-            case .live, .precopy: try await migrate()
+            case .live: try await migrate()
+            case .precopy:
+                try await migrate()
+                let convergence = PrecopyConvergence(monitor: guest.monitor, setup: setup)
+                converging = Task { [weak self] in
+                    try await convergence.run { self?.isConverging ?? false }
+                }
             case .paused:
                 let monitor = guest.monitor
                 // The reply comes when the barrier lets go.
@@ -110,6 +117,9 @@ final class QEMUCapture: GuestCapture {
         guard !isHeld, phase == .armed else { return }
         fail(ColdframeError(.timedOut, "QEMU did not come to the barrier within \(limitMilliseconds / 1000) s"))
     }
+
+    /// A precopy that has not stopped the guest yet.
+    private var isConverging: Bool { isMigrating && !isHeld && phase == .armed && failure == nil }
 
     // MARK: Verbs
 
@@ -214,6 +224,7 @@ final class QEMUCapture: GuestCapture {
         guard phase != .ended else { return }
         phase = .ended
         alarm?.cancel()
+        converging?.cancel()
         await setup.restore()
         if let keeperCapture { await guest.keeper.release(keeperCapture) }
         keeperCapture = nil

@@ -101,6 +101,20 @@ final class QEMUGuest: Guest, StoppedStateSaving {
         return try await Preflight(monitor: monitor, command: command, disks: Set(diskNodeNames)).blockers(for: way)
     }
 
+    func prepareCapture(way: CaptureWay, isCancelled: @escaping @Sendable () -> Bool) async {
+        guard way == .live, exit == nil else { return }
+        let memory = GuestMemory(processID: processID)
+        do {
+            let byteCount = try await BlockingPool.shared.run { () throws(SystemError) in
+                try memory.gather(isCancelled: isCancelled)
+            }
+            services.logger.debug("guest '\(id)': \(byteCount >> 20) MiB of RAM are in huge pages")
+        } catch {
+            services.logger.notice(
+                "guest '\(id)': its RAM stays in small pages, and a live save stops it for longer: \(error)")
+        }
+    }
+
     func beginCapture(way: CaptureWay) async throws -> any GuestCapture {
         guard capture == nil else {
             throw ColdframeError(.busy, "A capture of guest '\(id)' is under way")

@@ -130,6 +130,8 @@ final class SaveJob: JobDriver {
             try await control.checkpoint()
             var blockers = try await guest.blockers(for: way)
             if blockers.isEmpty {
+                await guest.prepareCapture(way: way) { control.isCancelled }
+                try await control.checkpoint()
                 let plan = SavePlan(tag: arguments.tag, way: way.recordWay, devices: devices)
                 let attempt = SaveAttempt(
                     context: context, guest: guest, devices: devices, stateNode: stateNode, way: way, plan: plan)

@@ -87,6 +87,10 @@ void cf_set_thread_name(const char *name);
 // Mappings, random numbers.
 
 void *_Nullable cf_map_read_only(int fd, size_t length);
+/// mmap(2) of anonymous memory that was read and never written.
+void *_Nullable cf_map_zero_page(size_t length);
+/// process_madvise(2) MADV_COLLAPSE of one range of another process. EINVAL before Linux 6.1.
+ssize_t cf_collapse_pages(int pidfd, uint64_t address, size_t length);
 ssize_t cf_random(void *bytes, size_t count);
 
 #pragma clang assume_nonnull end

@@ -49,6 +49,9 @@ public protocol Guest: AnyObject, Sendable {
     func machineIdentity() async throws -> MachineIdentity
     /// Everything that forbids a capture this way now, one sentence each, all at once. Empty: it can be done.
     func blockers(for way: CaptureWay) async throws -> [String]
+    /// Does ahead of a capture what would make its pause longer; may take long, leaves the guest running, and comes back
+    /// early once `isCancelled`. What it cannot do makes the pause longer and nothing else.
+    func prepareCapture(way: CaptureWay, isCancelled: @escaping @Sendable () -> Bool) async
     /// Arms a capture: the keeper holds the stream's copy, QEMU is told to migrate. Returns when QEMU has accepted.
     /// On a throw the guest is as before.
     func beginCapture(way: CaptureWay) async throws -> any GuestCapture
@@ -66,6 +69,10 @@ public protocol Guest: AnyObject, Sendable {
     func ownSchema() async throws -> [JSONValue]
     /// Detaches, or with `quit` ends it. The process is gone when it returns.
     func remove(force: Bool) async throws
+}
+
+extension Guest {
+    public func prepareCapture(way: CaptureWay, isCancelled: @escaping @Sendable () -> Bool) async {}
 }
 
 /// A guest whose state can be taken while it stands still, and that stands still afterwards as it did before.

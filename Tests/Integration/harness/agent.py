@@ -10,7 +10,7 @@ import time
 
 from . import images
 from .fixture import TAG, linux_fixture
-from .guests import BUILD, DISKS, LinuxConsole, linux_command
+from .guests import BUILD, DISKS, QEMU, LinuxConsole, linux_command
 from .monitor import Monitor
 
 BINARIES = pathlib.Path(os.environ.get("COLDFRAME_BIN_DIR", BUILD / "debug"))
@@ -155,10 +155,10 @@ class GuestAgent(Agent):
     guest stands before its first instruction.
     """
 
-    def __init__(self, directory, loads=True, memory_mebibytes=192, processors=2, **options):
+    def __init__(self, directory, loads=True, memory_mebibytes=192, processors=2, qemu=QEMU, **options):
         super().__init__(directory, **options)
-        self.fixture = linux_fixture(memory_mebibytes, processors)
-        self.loads = loads
+        self.fixture = linux_fixture(memory_mebibytes, processors, qemu)
+        self.loads, self.qemu = loads, qemu
         self.memory_mebibytes, self.processors = memory_mebibytes, processors
         self.images = [self.directory / f"{disk}.qcow2" for disk in DISKS]
         self.console = None
@@ -170,7 +170,7 @@ class GuestAgent(Agent):
         try:
             for disk, image in zip(DISKS, self.images):
                 self.add_qcow2(disk, image)
-            command = [*linux_command(self.directory, self.memory_mebibytes, self.processors), "-S"]
+            command = [*linux_command(self.directory, self.memory_mebibytes, self.processors, qemu=self.qemu), "-S"]
             self.execute("guest-add", driver="qemu", id="vm", command=command, disks=DISKS)
             self.console = LinuxConsole(self.directory / "console.sock")
             if self.loads:

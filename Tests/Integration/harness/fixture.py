@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 
 from . import images
-from .guests import BUILD, DISKS, ROOT, linux_command
+from .guests import BUILD, DISKS, QEMU, ROOT, linux_command
 from .qemu import PlainQEMU
 
 SOURCES = ROOT / "Tests/Guests/linux"
@@ -22,12 +22,12 @@ DISK_MEBIBYTES = 64
 TAG = "booted"
 
 
-def _key(memory_mebibytes, processors):
+def _key(memory_mebibytes, processors, qemu):
     """Changes when the guest, its sources, QEMU or the kernel change."""
     digest = hashlib.sha256()
     for name in ["vmlinuz", "initramfs.gz"]:
         digest.update((BUILD / "guests/linux" / name).read_bytes())
-    digest.update(subprocess.run(["qemu-system-x86_64", "--version"], check=True, capture_output=True).stdout)
+    digest.update(subprocess.run([qemu, "--version"], check=True, capture_output=True).stdout)
     digest.update(" ".join(linux_command("", memory_mebibytes, processors)).encode())
     digest.update(pathlib.Path(__file__).read_bytes())
     return digest.hexdigest()[:16]
@@ -41,40 +41,41 @@ def build_guest():
         images.run("bash", SOURCES / "build", output.parent)
 
 
-def linux_fixture(memory_mebibytes=192, processors=2):
+def linux_fixture(memory_mebibytes=192, processors=2, qemu=QEMU):
     """The fixture's folder; boots the guest if nobody did."""
     BUILD.mkdir(exist_ok=True)
     with open(BUILD / "fixtures.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         build_guest()
-        folder = BUILD / "fixtures" / f"linux-{memory_mebibytes}-{processors}-{_key(memory_mebibytes, processors)}"
+        form = f"linux-{memory_mebibytes}-{processors}-{'' if qemu == QEMU else 'newer-'}"
+        folder = BUILD / "fixtures" / f"{form}{_key(memory_mebibytes, processors, qemu)}"
         if not folder.exists():
-            _make(folder, memory_mebibytes, processors)
+            _make(folder, form, memory_mebibytes, processors, qemu)
     return folder
 
 
-def _make(folder, memory_mebibytes, processors):
+def _make(folder, form, memory_mebibytes, processors, qemu):
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for old in folder.parent.glob(f"linux-{memory_mebibytes}-{processors}-*"):
+    for old in folder.parent.glob(form + "[0-9a-f]" * 16):
         shutil.rmtree(old)
     with tempfile.TemporaryDirectory(prefix="cf-") as sockets:
         work = pathlib.Path(tempfile.mkdtemp(dir=folder.parent))
         try:
-            _boot(work, sockets, memory_mebibytes, processors)
+            _boot(work, sockets, memory_mebibytes, processors, qemu)
             work.rename(folder)
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)
             raise
 
 
-def _boot(work, sockets, memory_mebibytes, processors):
+def _boot(work, sockets, memory_mebibytes, processors, qemu):
     marked = work / "with-snapshot"
     marked.mkdir()
     for disk in DISKS:
         raw = images.make_ext4(work / f"{disk}.raw", DISK_MEBIBYTES)
         images.run("qemu-img", "convert", "-O", "qcow2", raw, marked / f"{disk}.qcow2")
         raw.unlink()
-    command = linux_command(sockets, memory_mebibytes, processors)
+    command = linux_command(sockets, memory_mebibytes, processors, qemu=qemu)
     with PlainQEMU(command, sockets, [(disk, marked / f"{disk}.qcow2") for disk in DISKS]) as qemu:
         qemu.console.wait_ready()
         qemu.monitor.execute("stop")

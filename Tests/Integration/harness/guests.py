@@ -12,6 +12,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 BUILD = ROOT / ".build"
 PAGE = struct.Struct("<16sQQ9Q")
 DISKS = ["disk0", "disk1", "disk2"]
+QEMU = "qemu-system-x86_64"
+# 9.0 or later (tools/lib/newer-qemu.sh): an older one loses memory in a precopy under TCG.
+NEWER_QEMU = str(BUILD / "qemu-newer/qemu-system-x86_64")
 
 
 class Console:
@@ -124,10 +127,10 @@ class LinuxConsole(Console):
             assert time.monotonic() < deadline, f"the guest's counter stands at {before}"
 
 
-def linux_command(directory, memory_mebibytes=192, processors=2, disks=DISKS, files=BUILD / "guests/linux"):
+def linux_command(directory, memory_mebibytes=192, processors=2, disks=DISKS, files=BUILD / "guests/linux", qemu=QEMU):
     """QEMU's command line for the Linux guest; the block nodes are somebody else's business."""
     command = [
-        "qemu-system-x86_64", "-machine", "pc-q35-7.2", "-accel", "tcg", "-m", str(memory_mebibytes),
+        qemu, "-machine", "pc-q35-7.2", "-accel", "tcg", "-m", str(memory_mebibytes),
         "-smp", str(processors), "-nodefaults", "-display", "none", "-no-user-config",
         "-kernel", str(files / "vmlinuz"), "-initrd", str(files / "initramfs.gz"),
         "-append", "console=ttyS0 quiet loglevel=1 panic=-1 mitigations=off",
@@ -142,7 +145,7 @@ def linux_command(directory, memory_mebibytes=192, processors=2, disks=DISKS, fi
 
 def counter_command(directory, disks=("disk0", "disk1")):
     """QEMU's command line for the counter guest."""
-    command = ["qemu-system-x86_64", "-machine", "pc-q35-7.2", "-accel", "tcg", "-m", "64", "-nodefaults",
+    command = [QEMU, "-machine", "pc-q35-7.2", "-accel", "tcg", "-m", "64", "-nodefaults",
                "-display", "none", "-no-user-config",
                "-chardev", f"socket,id=serial0,path={directory}/console.sock,server=on,wait=off",
                "-serial", "chardev:serial0"]

@@ -61,7 +61,20 @@ import Testing
         try await SpinningGuest.run(SpinningGuest.command + shared, waits: false) { spinning in
             let blockers = try await spinning.guest.blockers(for: .live)
             #expect(blockers.contains { $0.contains("ram0") })
-            #expect(try await spinning.guest.blockers(for: .precopy) == [])
+            #expect(try await !spinning.guest.blockers(for: .precopy).contains { $0.contains("ram0") })
+        }
+    }
+
+    /// TCG tracks what it writes rightly only since 9.0.
+    @Test func precopyIsRefusedWhereQEMULosesMemory() async throws {
+        #expect(Preflight.precopyBlocker(major: 7, minor: 2, hasKVM: true) == nil)
+        #expect(Preflight.precopyBlocker(major: 8, minor: 2, hasKVM: false)?.contains("QEMU 8.2 without KVM") == true)
+        #expect(Preflight.precopyBlocker(major: 9, minor: 0, hasKVM: false) == nil)
+        try await SpinningGuest.run { spinning in
+            let version = try await spinning.guest.machineIdentity().vmmVersion
+            let isOld = ["7.", "8."].contains { version.hasPrefix($0) }
+            let blockers = try await spinning.guest.blockers(for: .precopy)
+            #expect(blockers.contains { $0.contains("without KVM") } == isOld)
         }
     }
 
@@ -75,7 +88,7 @@ import Testing
         try await SpinningGuest.run(SpinningGuest.command + own, waits: false) { spinning in
             for way in [CaptureWay.live, .precopy, .paused] {
                 let blockers = try await spinning.guest.blockers(for: way)
-                #expect(blockers.count == 1)
+                #expect(blockers.filter { $0.contains("own") }.count == 1)
             }
         }
     }
