@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -12,6 +13,8 @@
 extern char **environ;
 
 int cf_pidfd_open(pid_t pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
+
+void cf_signal_at_parents_end(int signal) { prctl(PR_SET_PDEATHSIG, signal); }
 
 static sigset_t make_set(const int *signals, size_t n) {
     sigset_t set;

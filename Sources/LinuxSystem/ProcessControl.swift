@@ -21,6 +21,9 @@ public enum ProcessControl {
         _exit(137)
     }
 
+    /// `prctl(2)` PR_SET_PDEATHSIG: this process gets the signal when the thread that has started it ends.
+    public static func signalAtParentsEnd(_ signal: Int32) { cf_signal_at_parents_end(signal) }
+
     /// `_exit(2)`: at once, nothing is flushed.
     public static func exitImmediately(_ code: Int32) -> Never { _exit(code) }
 

@@ -64,6 +64,8 @@ struct ImageBrowser {
                 arguments: [
                     "--chardev", "socket,id=qmp,server=on,wait=off,path=\(socket)",
                     "--monitor", "chardev=qmp",
+                    // Also if this process is killed: nobody else would unmount the tree.
+                    "--end-with-parent", "\(ProcessControl.currentPID)",
                 ] + allowedBackingFolders.flatMap { ["--allow-backing", $0] },
                 descriptors: [(input.raw, 0), (output.raw, 1), (output.raw, 2)], newSession: true))
     }

@@ -28,6 +28,13 @@ struct Coldframed {
     /// The main thread waits for signals; everything else happens elsewhere.
     private static func serve(_ plan: StartupPlan, _ signals: SignalWaiter) -> Never {
         let (ends, end) = AsyncStream<Void>.makeStream()
+        if let parent = plan.parent {
+            ProcessControl.signalAtParentsEnd(Signals.terminate)
+            // It may have ended before that.
+            guard ProcessControl.parentPID == parent else {
+                fail(StartupError("--end-with-parent \(parent)", "The parent process has ended, or is another"))
+            }
+        }
         Task {
             do {
                 try await Daemon(plan: plan).run(until: ends, end: end)

@@ -46,6 +46,7 @@ struct CommandLineParser {
         case nbdServer = "nbd-server"
         case allowBacking = "allow-backing"
         case faultPoints = "fault-points"
+        case endWithParent = "end-with-parent"
 
         var takesValue: Bool { ![.help, .version, .daemonize, .faultPoints].contains(self) }
 
@@ -85,6 +86,11 @@ struct CommandLineParser {
             case .pidfile: plan.pidFile = value
             case .allowBacking: plan.allowedBackingFolders.append(value)
             case .name: try setName(value)
+            case .endWithParent:
+                guard let parent = Int32(value), parent > 0 else {
+                    throw StartupError(location, "A process ID is expected")
+                }
+                plan.parent = parent
             case .config:
                 let configuration = try Configuration.read(path: value)
                 if let name = configuration.name { try setName(name) }

@@ -12,6 +12,8 @@ struct StartupPlan: Sendable {
     var name: String?
     /// Written once everything below is done.
     var pidFile: String?
+    /// `--end-with-parent`: the process that has started this one, with which it ends.
+    var parent: Int32?
     /// `--allow-backing`: folders into which backing files that images name are followed.
     var allowedBackingFolders: [String] = []
     /// To be done in this order, one after the other; the first failure ends the agent.

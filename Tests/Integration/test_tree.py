@@ -133,18 +133,24 @@ def test_a_killed_agents_mount_is_cleaned(agent, browsed, mountpoint, directory)
         assert os.listdir(mountpoint) == ["t"]
 
 
-def test_browse_of_an_image_needs_no_guest_and_no_daemon(directory, mountpoint):
-    path = images.create(directory / "b.qcow2")
-    images.write_pattern(path, 0x42)
-    images.run("qemu-img", "snapshot", "-c", "made by qemu-img", path)
-    before = path.read_bytes()
+def start_browse(directory, mountpoint, path):
+    """`coldframe browse --image` until the tree is there."""
     browse = subprocess.Popen([BINARIES / "coldframe", "browse", "--image", path, "--mountpoint", mountpoint],
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                               env={**os.environ, "PATH": f"{BINARIES}:{os.environ['PATH']}",
                                    "COLDFRAME_RUNTIME_DIR": str(directory / "run"),
                                    "COLDFRAME_STATE_DIR": str(directory / "state")})
+    wait_until(lambda: browse.poll() is not None or os.listdir(mountpoint), "nothing was mounted")
+    return browse
+
+
+def test_browse_of_an_image_needs_no_guest_and_no_daemon(directory, mountpoint):
+    path = images.create(directory / "b.qcow2")
+    images.write_pattern(path, 0x42)
+    images.run("qemu-img", "snapshot", "-c", "made by qemu-img", path)
+    before = path.read_bytes()
+    browse = start_browse(directory, mountpoint, path)
     try:
-        wait_until(lambda: browse.poll() is not None or os.listdir(mountpoint), "nothing was mounted")
         folder = mountpoint / os.listdir(mountpoint)[0]
         disk = next(folder.glob("*/disk.raw"))
         assert images.has_pattern(disk, 0x42)
@@ -153,6 +159,17 @@ def test_browse_of_an_image_needs_no_guest_and_no_daemon(directory, mountpoint):
         browse.wait(20)
     assert str(mountpoint) not in mounts()
     assert path.read_bytes() == before
+
+
+def test_a_killed_browse_leaves_no_mount_and_no_lock(directory, mountpoint):
+    path = images.create(directory / "b.qcow2")
+    images.run("qemu-img", "snapshot", "-c", "t", path)
+    browse = start_browse(directory, mountpoint, path)
+    browse.kill()
+    browse.wait()
+    wait_until(lambda: str(mountpoint) not in mounts(), "the tree is still mounted")
+    wait_until(lambda: images.run("qemu-img", "snapshot", "-d", "t", path, check=False).returncode == 0,
+               "the image is still locked")
 
 
 def test_the_tree_is_read_while_the_guest_runs(guest, mountpoint, directory):

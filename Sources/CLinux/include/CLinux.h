@@ -53,6 +53,8 @@ ssize_t cf_receive_descriptors(int fd, void *bytes, size_t count, int *_Nullable
 // Processes and signals.
 
 int cf_pidfd_open(pid_t pid);
+/// prctl(2) PR_SET_PDEATHSIG; it cannot fail with a valid signal.
+void cf_signal_at_parents_end(int signal);
 /// signalfd(2) of the given signals.
 int cf_signalfd(const int *signals, size_t n);
 /// pthread_sigmask(3): blocks the given signals in the calling thread and those it starts later.
