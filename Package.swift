@@ -86,12 +86,14 @@ let package = Package(
             name: "QAPIGenPlugin", capability: .buildTool(), dependencies: ["QAPIGen"], path: "tools/QAPIGenPlugin"),
 
         // Tests. A module's own stand in its folder.
-        .target(name: "ConformanceKit", dependencies: ["ColdframeKit"], path: "Tests/ConformanceKit"),
+        .target(name: "ConformanceKit", dependencies: ["ColdframeKit", "LinuxSystem"], path: "Tests/ConformanceKit"),
         .testTarget(name: "LinuxSystemTests", dependencies: ["LinuxSystem", "CChecksum"]),
         .testTarget(name: "QMPWireTests", dependencies: ["QMPWire"]),
         .testTarget(name: "QAPITests", dependencies: ["QAPI", "QMPWire", "QAPIGen"]),
         .testTarget(name: "QMPClientTests", dependencies: ["QMPClient"]),
-        .testTarget(name: "AgentCoreTests", dependencies: ["AgentCore", "ConformanceKit"]),
+        .testTarget(
+            name: "AgentCoreTests",
+            dependencies: ["AgentCore", "ConformanceKit", "FileProtocol", "Qcow2Format"]),
         .testTarget(name: "ColdframedTests", dependencies: ["coldframed"]),
         .testTarget(name: "ColdframeTests", dependencies: ["coldframe"]),
     ] + modules.flatMap { module($0.name, path: $0.path, $0.dependencies) },

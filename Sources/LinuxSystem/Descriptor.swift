@@ -33,8 +33,18 @@ public final class Descriptor: Sendable {
     /// - Parameter mode: permissions of a file that `.create` or `.temporary` makes, before the umask.
     public static func open(_ path: String, _ flags: OpenFlags, mode: UInt32 = 0o600) throws(SystemError) -> Descriptor
     {
-        let raw = try SystemCall.run("open", path: path) { cf_open(path, flags.rawValue, mode) }
-        return Descriptor(owning: raw)
+        guard !flags.isDisjoint(with: [.create, .truncate]) else {
+            return Descriptor(owning: try SystemCall.run("open", path: path) { cf_open(path, flags.rawValue, mode) })
+        }
+        var isThere = false
+        return try FileChanges.perform { () throws(SystemError) in
+            isThere = access(path, F_OK) == 0
+            return Descriptor(owning: try SystemCall.run("open", path: path) { cf_open(path, flags.rawValue, mode) })
+        } _: { file in
+            FileChanges.key(file.raw).flatMap { key in
+                isThere ? (flags.contains(.truncate) ? .resize(key, byteCount: 0) : nil) : .make(path: path, key)
+            }
+        }
     }
 
     /// `fcntl(2)` F_DUPFD_CLOEXEC: a second number for the same open file description.

@@ -10,7 +10,11 @@ extension Descriptor {
 
     /// `write(2)`.
     public func write(_ buffer: UnsafeRawBufferPointer) throws(SystemError) -> Int {
-        try SystemCall.run("write") { Glibc.write(raw, buffer.baseAddress, buffer.count) }
+        try FileChanges.perform(on: raw) { () throws(SystemError) in
+            try SystemCall.run("write") { Glibc.write(raw, buffer.baseAddress, buffer.count) }
+        } _: { key, count in
+            .write(key, offset: UInt64(lseek(raw, 0, SEEK_CUR) - off_t(count)), bytes: Array(buffer[..<count]))
+        }
     }
 
     /// `read(2)` until the buffer is full; less only at the end.
@@ -65,7 +69,11 @@ extension Descriptor {
     /// `pwrite(2)`.
     public func pwrite(_ buffer: UnsafeRawBufferPointer, at offset: UInt64) throws(SystemError) -> Int {
         let position = try SystemCall.offset(offset, "pwrite")
-        return try SystemCall.run("pwrite") { Glibc.pwrite(raw, buffer.baseAddress, buffer.count, position) }
+        return try FileChanges.perform(on: raw) { () throws(SystemError) in
+            try SystemCall.run("pwrite") { Glibc.pwrite(raw, buffer.baseAddress, buffer.count, position) }
+        } _: { key, count in
+            .write(key, offset: offset, bytes: Array(buffer[..<count]))
+        }
     }
 
     /// `pread(2)` until the buffer is full; less only at the end of the file. Returns the bytes read.
@@ -94,11 +102,19 @@ extension Descriptor {
 
     /// `fdatasync(2)`: the data, and the metadata needed to read it, on stable storage.
     public func synchronizeData() throws(SystemError) {
-        _ = try SystemCall.run("fdatasync") { fdatasync(raw) }
+        _ = try FileChanges.perform(on: raw) { () throws(SystemError) in
+            try SystemCall.run("fdatasync") { fdatasync(raw) }
+        } _: { key, _ in
+            .synchronize(key)
+        }
     }
 
     /// `fsync(2)`.
     public func synchronize() throws(SystemError) {
-        _ = try SystemCall.run("fsync") { fsync(raw) }
+        _ = try FileChanges.perform(on: raw) { () throws(SystemError) in
+            try SystemCall.run("fsync") { fsync(raw) }
+        } _: { key, _ in
+            .synchronize(key)
+        }
     }
 }

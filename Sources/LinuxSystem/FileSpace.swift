@@ -29,7 +29,11 @@ extension Descriptor {
     /// `ftruncate(2)`.
     public func truncate(toByteCount byteCount: UInt64) throws(SystemError) {
         let size = try SystemCall.offset(byteCount, "ftruncate")
-        _ = try SystemCall.run("ftruncate") { ftruncate(raw, size) }
+        _ = try FileChanges.perform(on: raw) { () throws(SystemError) in
+            try SystemCall.run("ftruncate") { ftruncate(raw, size) }
+        } _: { key, _ in
+            .resize(key, byteCount: byteCount)
+        }
     }
 
     /// `fallocate(2)`. Nothing is done for 0 bytes.
@@ -37,7 +41,16 @@ extension Descriptor {
         if byteCount == 0 { return }
         let start = try SystemCall.offset(offset, "fallocate")
         let length = try SystemCall.offset(byteCount, "fallocate")
-        _ = try SystemCall.run("fallocate") { cf_fallocate(raw, mode.flags, start, length) }
+        _ = try FileChanges.perform(on: raw) { () throws(SystemError) in
+            try SystemCall.run("fallocate") { cf_fallocate(raw, mode.flags, start, length) }
+        } _: { key, _ in
+            switch mode {
+            case .reserve, .reserveKeepingSize: .resize(key, byteCount: (try? status().byteCount) ?? 0)
+            case .punchHole, .zeroRange, .zeroRangeKeepingSize:
+                .zero(
+                    key, offset: offset, byteCount: byteCount, fileByteCount: (try? status().byteCount) ?? 0)
+            }
+        }
     }
 
     /// The first byte at or after `offset` that holds data, or nil if there is none (`lseek(2)` SEEK_DATA).

@@ -19,18 +19,30 @@ public enum Files {
 
     /// `unlink(2)`.
     public static func unlink(_ path: String) throws(SystemError) {
-        try SystemCall.run("unlink", path: path) { Glibc.unlink(path) }
+        _ = try FileChanges.perform { () throws(SystemError) in
+            try SystemCall.run("unlink", path: path) { Glibc.unlink(path) }
+        } _: { _ in
+            .remove(path: path)
+        }
     }
 
     /// `rename(2)`: replaces what is at `to`.
     public static func rename(from: String, to: String) throws(SystemError) {
         if to.utf8.contains(0) { throw SystemError(errno: EINVAL, operation: "rename", subject: to) }
-        try SystemCall.run("rename", path: from) { Glibc.rename(from, to) }
+        _ = try FileChanges.perform { () throws(SystemError) in
+            try SystemCall.run("rename", path: from) { Glibc.rename(from, to) }
+        } _: { _ in
+            .rename(from: from, to: to)
+        }
     }
 
     /// `mkdir(2)`.
     public static func mkdir(_ path: String, mode: UInt32 = 0o700) throws(SystemError) {
-        try SystemCall.run("mkdir", path: path) { Glibc.mkdir(path, mode) }
+        _ = try FileChanges.perform { () throws(SystemError) in
+            try SystemCall.run("mkdir", path: path) { Glibc.mkdir(path, mode) }
+        } _: { _ in
+            .makeDirectory(path: path)
+        }
     }
 
     /// Makes the directory and those above it that are missing. One that exists is left as it is.
@@ -52,7 +64,11 @@ public enum Files {
 
     /// `rmdir(2)`.
     public static func rmdir(_ path: String) throws(SystemError) {
-        try SystemCall.run("rmdir", path: path) { Glibc.rmdir(path) }
+        _ = try FileChanges.perform { () throws(SystemError) in
+            try SystemCall.run("rmdir", path: path) { Glibc.rmdir(path) }
+        } _: { _ in
+            .remove(path: path)
+        }
     }
 
     /// `chmod(2)`.
