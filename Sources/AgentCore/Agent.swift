@@ -40,12 +40,14 @@ public final class Agent {
     /// nil for an agent that keeps no state.
     let recovery: IntentRecovery?
     let setStore: SetStore?
+    /// nil for an agent that keeps no state.
+    let recorder: StateRecorder?
     let diskServerFactory: (any DiskServerFactory)?
     let logger: Logger
     private(set) lazy var services = CoreServices(
         agent: self, name: configuration.name, directories: directories, logger: logger)
-    /// Called when a client has sent `quit`.
-    public var onQuit: (@AgentActor () -> Void)?
+    /// Called when a client has sent `quit`, with whether the guest is to end too.
+    public var onQuit: (@AgentActor (_ endsGuest: Bool) -> Void)?
     private let configuration: Configuration
 
     /// Makes the agent of these modules; their branches must be installed in the branch table already.
@@ -56,6 +58,7 @@ public final class Agent {
         lock = try directories.map { try AgentLock(name: configuration.name ?? "", runtimeDirectory: $0.runtime) }
         journal = try directories.map { try Journal(path: $0.state + "/journal") }
         setStore = try directories.map { try SetStore(stateDirectory: $0.state) }
+        recorder = try directories.map { try StateRecorder(stateDirectory: $0.state, logger: configuration.logger) }
         let monitors = MonitorRegistry(logger: configuration.logger)
         self.monitors = monitors
         let post: @Sendable @AgentActor (String, JSONObject) -> Void = { name, data in
@@ -78,6 +81,7 @@ public final class Agent {
         if let directories { try? Files.removeTree(directories.state + "/load") }
         diskServerFactory = modules.lazy.compactMap(\.diskServer).first
         commands = CommandTable()
+        commands.recorder = recorder
         registerCommands(modules)
         serve(modules)
     }
@@ -100,7 +104,7 @@ public final class Agent {
             },
             guestCommands: { [guests] in (try? await guests.guest?.ownCommands()) ?? [] },
             guestSchema: { [guests] in (try? await guests.guest?.ownSchema()) ?? [] },
-            quit: { [weak self] in self?.onQuit?() })
+            quit: { [weak self] endsGuest in self?.onQuit?(endsGuest) })
         monitors.serve(commands, hooks: hooks, schemas: modules.map(\.schema))
     }
 
@@ -125,21 +129,37 @@ public final class Agent {
 
     /// Brings interrupted operations to an end whose images are here by now. Called when nodes have been added.
     public func recover() async {
-        guard let journal, let recovery, !journal.interrupted.isEmpty, guests.guest == nil else { return }
+        guard let recovery, !recovery.journal.interrupted.isEmpty else { return }
         // Nothing else may touch the snapshots meanwhile; the lane itself does not throw.
         try? await lane.run { await recovery.run() }
         catalogue.changed()
     }
 
+    /// A guest was taken over: it and its disks are brought to the end of what was begun on both.
+    func settle(_ guest: any Guest) async {
+        guard let recovery else { return }
+        recovery.awaitsGuest = false
+        guard guest.wasTakenOver else { return }
+        try? await lane.run { await GuestSettlement(recovery: recovery, guest: guest).run() }
+        catalogue.changed()
+    }
+
+    public var hasGuest: Bool { guests.guest != nil }
+
+    /// The guest ran before this agent did.
+    public var hasTakenOverGuest: Bool { guests.guest?.wasTakenOver ?? recovery?.awaitsGuest ?? false }
+
     func post(_ event: String, _ data: JSONObject) { monitors.post(event: event, data: data) }
     func forward(_ event: JSONObject) { monitors.forward(event) }
 
-    /// Ends everything: jobs first (they give back what they hold), then mounts, the guest, exports and nodes.
-    public func stop() async {
+    /// Ends everything: jobs first (they give back what they hold), then mounts, the guest, exports and nodes. A guest that
+    /// is not to end goes on without an agent, and waits for its disks until the next one takes it over.
+    public func stop(endsGuest: Bool) async {
         await jobs.cancelAll()
         await snapshotExports.removeAll()
         do {
-            try await guests.close()
+            try await guests.close(endsGuest: endsGuest)
+            if endsGuest { await recorder?.guestEnded() }
         } catch {
             logger.error("the guest could not be ended: \(ColdframeError(wrapping: error))")
         }

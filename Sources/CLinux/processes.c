@@ -2,8 +2,10 @@
 #include "CLinux.h"
 
 #include <errno.h>
+#include <linux/userfaultfd.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
@@ -15,6 +17,20 @@ extern char **environ;
 int cf_pidfd_open(pid_t pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
 
 void cf_signal_at_parents_end(int signal) { prctl(PR_SET_PDEATHSIG, signal); }
+
+int cf_pidfd_send_signal(int pidfd, int signal) { return (int)syscall(SYS_pidfd_send_signal, pidfd, signal, NULL, 0); }
+
+int cf_pidfd_getfd(int pidfd, int target) { return (int)syscall(SYS_pidfd_getfd, pidfd, target, 0); }
+
+int cf_userfault_unregister(int fd, uint64_t start, uint64_t length) {
+    struct uffdio_range range = {.start = start, .len = length};
+    return ioctl(fd, UFFDIO_UNREGISTER, &range);
+}
+
+int cf_userfault_wake(int fd, uint64_t start, uint64_t length) {
+    struct uffdio_range range = {.start = start, .len = length};
+    return ioctl(fd, UFFDIO_WAKE, &range);
+}
 
 static sigset_t make_set(const int *signals, size_t n) {
     sigset_t set;

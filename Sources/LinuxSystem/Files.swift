@@ -81,6 +81,13 @@ public enum Files {
         try SystemCall.run("symlink", path: path) { Glibc.symlink(target, path) }
     }
 
+    /// `readlink(2)`: what the link at `path` holds.
+    public static func linkTarget(_ path: String) throws(SystemError) -> String {
+        var bytes = [CChar](repeating: 0, count: Int(PATH_MAX))
+        let count = try SystemCall.run("readlink", path: path) { Glibc.readlink(path, &bytes, bytes.count) }
+        return String(decoding: bytes.prefix(count).map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+
     /// Names in a directory without `.` and `..`, sorted by bytes (`readdir(3)`).
     public static func listDirectory(_ path: String) throws(SystemError) -> [String] {
         if path.utf8.contains(0) { throw SystemError(errno: EINVAL, operation: "opendir", subject: path) }

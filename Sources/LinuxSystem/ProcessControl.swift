@@ -57,6 +57,11 @@ public enum ProcessControl {
         _ = try SystemCall.run("kill", "\(pid)") { Glibc.kill(pid, signal) }
     }
 
+    /// `pidfd_send_signal(2)`: to exactly that process, however its number is used meanwhile.
+    public static func signal(pidfd: Descriptor, _ signal: Int32) throws(SystemError) {
+        _ = try SystemCall.run("pidfd_send_signal") { cf_pidfd_send_signal(pidfd.raw, signal) }
+    }
+
     /// `pidfd_open(2)`: readable once the process has ended.
     public static func pidfdOpen(_ pid: Int32) throws(SystemError) -> Descriptor {
         Descriptor(owning: try SystemCall.run("pidfd_open", "\(pid)") { cf_pidfd_open(pid) })

@@ -23,10 +23,10 @@ struct AgentConnection {
         var messages: [(KeeperRequest, Descriptor?)] = []
         while let (kind, body) = try buffer.next() {
             let request = try KeeperRequest(kind: kind, body: body)
-            if case .holdCapture = request {
+            switch request {
+            case .holdCapture, .adopt:
                 messages.append((request, descriptors.isEmpty ? nil : descriptors.removeFirst()))
-            } else {
-                messages.append((request, nil))
+            default: messages.append((request, nil))
             }
         }
         return messages

@@ -1,12 +1,15 @@
 import KeeperWire
 import LinuxSystem
 
-/// The guest's process, of which a keeper has one at a time.
+/// The guest's process, of which a keeper has one at a time: a child, or a stranger that is watched by its pidfd.
 struct GuestProcess {
     /// 0 before the first start.
     private(set) var processID: Int32 = 0
+    private(set) var identity = ""
     private(set) var exit: GuestExit?
     private var logPath = ""
+    /// Of a stranger: readable once it has ended.
+    private(set) var stranger: Descriptor?
 
     private static let logTailByteCount: UInt64 = 4096
 
@@ -24,6 +27,8 @@ struct GuestProcess {
                     descriptors: [(input.raw, 0), (log.raw, 1), (log.raw, 2)],
                     workingDirectory: order.workingDirectory, newSession: true))
             exit = nil
+            stranger = nil
+            identity = order.identity
             logPath = order.logPath
             return .spawned(processID: processID)
         } catch {
@@ -31,19 +36,49 @@ struct GuestProcess {
         }
     }
 
+    mutating func adopt(_ processID: Int32, identity: String, _ descriptor: Descriptor?) -> KeeperReply {
+        guard !isAlive else { return .failed("the guest runs already, as process \(self.processID)") }
+        guard let descriptor else { return .failed("no descriptor came with the process") }
+        self.processID = processID
+        self.identity = identity
+        exit = nil
+        logPath = ""
+        stranger = descriptor
+        return .done
+    }
+
+    mutating func disown() -> KeeperReply {
+        processID = 0
+        stranger = nil
+        exit = nil
+        return .done
+    }
+
     func signal(_ signal: Int32) -> KeeperReply {
         guard isAlive else { return .failed("the guest has ended") }
         do {
-            try ProcessControl.signal(processID, signal)
+            if let stranger {
+                try ProcessControl.signal(pidfd: stranger, signal)
+            } else {
+                try ProcessControl.signal(processID, signal)
+            }
             return .done
         } catch {
             return .failed("\(error)")
         }
     }
 
-    /// Takes the guest's exit status if it has ended just now.
+    /// The stranger's pidfd has become readable.
+    mutating func strangerEnded() -> GuestExit {
+        let ended = GuestExit(description: "it ended, how is known to its own parent", logTail: "")
+        exit = ended
+        stranger = nil
+        return ended
+    }
+
+    /// Takes the child's exit status if it has ended just now.
     mutating func reap() -> GuestExit? {
-        guard isAlive, let status = try? ProcessControl.waitNonBlocking(processID) else { return nil }
+        guard isAlive, stranger == nil, let status = try? ProcessControl.waitNonBlocking(processID) else { return nil }
         let ended = GuestExit(description: Self.words(status), logTail: logTail())
         exit = ended
         return ended

@@ -11,7 +11,7 @@ struct Keeper {
     private var hadAgent = false
     private var guest = GuestProcess()
     /// Captures that the agent reads, held in case that it dies.
-    private var held: [UInt64: Descriptor] = [:]
+    private var held: [UInt64: (stream: Descriptor, ending: CaptureEnding)] = [:]
     /// Captures that lost their agent.
     private var draining: [Descriptor] = []
     private let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 4096)
@@ -33,6 +33,8 @@ struct Keeper {
             var watched: [(Int32, PollEvents)] = [(signals.raw, .readable)]
             watched.append((agent?.socket.raw ?? listener.raw, .readable))
             watched += draining.map { ($0.raw, .readable) }
+            let stranger = guest.stranger
+            if let stranger { watched.append((stranger.raw, .readable)) }
             let ready = try pollDescriptors(watched, timeoutMilliseconds: isIdle ? Self.graceMilliseconds : nil)
             if ready.allSatisfy(\.isEmpty), isIdle { return end() }
             if !ready[0].isEmpty {
@@ -40,7 +42,11 @@ struct Keeper {
                 reap()
             }
             if !ready[1].isEmpty { agent == nil ? accept() : serve() }
-            drain(zip(draining, ready.dropFirst(2)).filter { !$0.1.isEmpty }.map(\.0))
+            // Both look at what was watched, whatever the agent has just asked for.
+            if let stranger, ready.last?.isEmpty == false, guest.stranger === stranger {
+                report(guest.strangerEnded())
+            }
+            drain(readable(among: watched, ready))
         }
     }
 
@@ -77,26 +83,38 @@ struct Keeper {
         switch request {
         case .spawn(let order):
             return guest.start(order)
-        case .holdCapture(let id):
+        case .adopt(let processID, let identity):
+            return guest.adopt(processID, identity: identity, descriptor)
+        case .disown:
+            return guest.disown()
+        case .holdCapture(let id, let ending):
             guard let descriptor else { return .failed("no descriptor came with the capture") }
-            held[id] = descriptor
+            held[id] = (descriptor, ending)
             return .done
         case .releaseCapture(let id):
             held[id] = nil
             return .done
         case .status:
-            return .status(processID: guest.processID, exit: guest.exit)
+            return .status(
+                KeeperStatus(
+                    processID: guest.processID, identity: guest.identity, exit: guest.exit,
+                    drainingCount: UInt32(draining.count)))
         case .signalGuest(let signal):
             return guest.signal(signal)
         }
     }
 
-    /// The agent is gone. A capture that nobody reads would freeze the guest for good, so it is drained from here on.
+    /// The agent is gone. A background capture that nobody reads would freeze the guest for good, so it is drained from
+    /// here on; the others are broken off, so that the guest need not wait for the next agent.
     private mutating func loseAgent() {
         agent = nil
-        for capture in held.values {
-            try? capture.setNonBlocking(true)
-            draining.append(capture)
+        for (stream, ending) in held.values {
+            switch ending {
+            case .drain:
+                try? stream.setNonBlocking(true)
+                draining.append(stream)
+            case .sever: try? stream.shutdown(.both)
+            }
         }
         held = [:]
     }
@@ -104,12 +122,20 @@ struct Keeper {
     // MARK: The guest
 
     private mutating func reap() {
-        guard let exit = guest.reap() else { return }
+        if let exit = guest.reap() { report(exit) }
+    }
+
+    private func report(_ exit: GuestExit) {
         // A lost agent is noticed by the next poll; it asks for the status when it is back.
         try? agent?.send(.guestExited(exit))
     }
 
     // MARK: Captures
+
+    private func readable(among watched: [(Int32, PollEvents)], _ ready: [PollEvents]) -> [Descriptor] {
+        let numbers = Set(zip(watched, ready).filter { !$0.1.isEmpty }.map(\.0.0))
+        return draining.filter { numbers.contains($0.raw) }
+    }
 
     private mutating func drain(_ ready: [Descriptor]) {
         for capture in ready {

@@ -27,7 +27,7 @@ struct Coldframed {
 
     /// The main thread waits for signals; everything else happens elsewhere.
     private static func serve(_ plan: StartupPlan, _ signals: SignalWaiter) -> Never {
-        let (ends, end) = AsyncStream<Void>.makeStream()
+        let (ends, end) = AsyncStream<DaemonEnd>.makeStream()
         if let parent = plan.parent {
             ProcessControl.signalAtParentsEnd(Signals.terminate)
             // It may have ended before that.
@@ -43,7 +43,7 @@ struct Coldframed {
                 fail(error)
             }
         }
-        while (try? signals.wait()) != nil { end.yield() }
+        while (try? signals.wait()) != nil { end.yield(.signal) }
         fail(StartupError("signals cannot be waited for any more"))
     }
 

@@ -47,6 +47,7 @@ struct CommandLineParser {
         case allowBacking = "allow-backing"
         case faultPoints = "fault-points"
         case endWithParent = "end-with-parent"
+        case guestAtExit = "guest-at-exit"
 
         var takesValue: Bool { ![.help, .version, .daemonize, .faultPoints].contains(self) }
 
@@ -85,6 +86,7 @@ struct CommandLineParser {
             case .object: throw QMPError(.genericError, try Self.refusedObject(value))
             case .pidfile: plan.pidFile = value
             case .allowBacking: plan.allowedBackingFolders.append(value)
+            case .guestAtExit: plan.guestAtExit = try GuestAtExit(QAPIInput(.string(value)))
             case .name: try setName(value)
             case .endWithParent:
                 guard let parent = Int32(value), parent > 0 else {
@@ -96,6 +98,7 @@ struct CommandLineParser {
                 if let name = configuration.name { try setName(name) }
                 if let pidFile = configuration.pidFile { plan.pidFile = pidFile }
                 plan.allowedBackingFolders += configuration.allowedBackingFolders
+                if let guestAtExit = configuration.guestAtExit { plan.guestAtExit = guestAtExit }
                 for step in configuration.steps { try addConfigured(step) }
             case .help, .version, .daemonize, .faultPoints: break
             }

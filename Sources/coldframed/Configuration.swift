@@ -13,6 +13,8 @@ struct Configuration {
     var pidFile: String?
     /// `allow-backing`: folders into which backing files that images name are followed.
     var allowedBackingFolders: [String] = []
+    /// `guest-at-exit`: what becomes of the guest at a signal.
+    var guestAtExit: GuestAtExit?
     var steps: [StartupStep] = []
 
     private static let byteCountLimit = 1 << 20
@@ -39,6 +41,13 @@ struct Configuration {
         }
         configuration.pidFile = try document.string("pidfile")
         configuration.allowedBackingFolders = try document.strings("allow-backing")
+        if let word = try document.string("guest-at-exit") {
+            do {
+                configuration.guestAtExit = try GuestAtExit(QAPIInput(.string(word)))
+            } catch {
+                throw StartupError(document.location(of: "guest-at-exit"), "\(error)")
+            }
+        }
         for section in TOMLDocument.Section.inOrder {
             for (way, value) in document.entries(of: section) {
                 do {

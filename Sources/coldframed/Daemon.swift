@@ -15,22 +15,27 @@ struct Daemon {
     }
 
     /// Starts everything, waits for the first element of `ends`, which `quit` yields as well, and ends everything.
-    func run(until ends: AsyncStream<Void>, end: AsyncStream<Void>.Continuation) async throws {
+    func run(until ends: AsyncStream<DaemonEnd>, end: AsyncStream<DaemonEnd>.Continuation) async throws {
         let logger = Logger(label: "coldframed") { StreamLogHandler.standardError(label: $0) }
         let agent = try Agent(
             Agent.Configuration(
                 name: plan.name, allowedBackingFolders: plan.allowedBackingFolders.map(Self.canonical), logger: logger),
             modules: Modules.all)
-        agent.onQuit = { end.yield() }
+        agent.onQuit = { end.yield(.quit(endsGuest: $0)) }
         do {
             try await start(agent)
         } catch {
-            await agent.stop()
+            // A guest that ran before goes on; one that was just started is of no use to anybody.
+            await agent.stop(endsGuest: !agent.hasTakenOverGuest)
             await agent.monitors.stop()
             throw error
         }
-        for await _ in ends { break }
-        await agent.stop()
+        var endsGuest = plan.guestAtExit == .end
+        for await reason in ends {
+            if case .quit(let wish) = reason { endsGuest = wish }
+            break
+        }
+        await agent.stop(endsGuest: endsGuest)
         await agent.monitors.stop()
         // A pid file that cannot be removed is stale, and says so by its process.
         if let path = plan.pidFile { try? Files.unlink(path) }
@@ -39,10 +44,13 @@ struct Daemon {
     private func start(_ agent: Agent) async throws {
         // A monitor may be named before the nodes are: who connects early sees all of the start, as with qemu-storage-daemon.
         agent.monitors.setPaused(true)
+        // An agent with a name may have more to do than it is told here: its clients come when all of it is done.
+        let isNamed = plan.name != nil
         var starting = AgentStart(agent: agent)
-        for step in plan.steps {
+        if isNamed { try await agent.start(plan.steps.compactMap(\.item)) }
+        for step in plan.steps where !isNamed || step.item == nil {
             do {
-                try await starting.perform(step.action)
+                try await starting.perform(step)
             } catch {
                 throw StartupError(step.describe(error))
             }
@@ -54,7 +62,6 @@ struct Daemon {
                 throw StartupError("cannot create PID file: \(error)")
             }
         }
-        await agent.recover()
         agent.monitors.setPaused(false)
         // Last, so that whoever finds the socket finds everything else.
         try agent.openOwnMonitor()
@@ -66,7 +73,34 @@ struct Daemon {
     }
 }
 
-/// Carries out the steps of a plan through the agent's own commands, so that each does what a client's would.
+/// Why the agent ends.
+enum DaemonEnd: Sendable {
+    case signal
+    /// A client asked for it.
+    case quit(endsGuest: Bool)
+}
+
+extension StartupStep {
+    /// The command that it is; nil for monitors.
+    fileprivate var item: StartItem? {
+        func item(_ command: String, _ options: some QAPIObjectValue) -> StartItem {
+            var arguments = JSONObject()
+            options.write(to: &arguments)
+            return StartItem(location: location, command: command, arguments: arguments)
+        }
+        return switch action {
+        case .addBlockdev(let options): item("blockdev-add", options)
+        case .addExport(let options): item("block-export-add", options)
+        case .addGuest(let options): item("guest-add", options)
+        case .addSnapshotExport(let options): item("snapshot-export-add", options)
+        case .startNBDServer(let arguments):
+            StartItem(location: location, command: "nbd-server-start", arguments: arguments)
+        case .addChardev, .addMonitor: nil
+        }
+    }
+}
+
+/// Carries out the steps of a plan in their order.
 @AgentActor
 private struct AgentStart {
     let agent: Agent
@@ -77,16 +111,10 @@ private struct AgentStart {
         self.agent = agent
     }
 
-    mutating func perform(_ action: StartupAction) async throws {
-        switch action {
-        case .addBlockdev(let options): try await execute("blockdev-add", options)
-        case .addExport(let options): try await execute("block-export-add", options)
-        case .addGuest(let options):
-            // A guest must not run on disks of which half are of another moment.
-            await agent.recover()
-            try await execute("guest-add", options)
-        case .addSnapshotExport(let options): try await execute("snapshot-export-add", options)
-        case .startNBDServer(let arguments): _ = try await agent.commands.execute("nbd-server-start", arguments)
+    mutating func perform(_ step: StartupStep) async throws {
+        if let item = step.item { _ = try await agent.commands.execute(item.command, item.arguments) }
+        switch step.action {
+        case .addBlockdev, .addExport, .addGuest, .addSnapshotExport, .startNBDServer: break
         case .addChardev(let options): chardevs[options.id] = options.backend.chardev
         case .addMonitor(let options):
             guard let chardev = chardevs[options.chardev] else {
@@ -98,11 +126,6 @@ private struct AgentStart {
         }
     }
 
-    private func execute(_ command: String, _ arguments: some QAPIObjectValue) async throws {
-        var object = JSONObject()
-        arguments.write(to: &object)
-        _ = try await agent.commands.execute(command, object)
-    }
 }
 
 extension ChardevOptions.Backend {

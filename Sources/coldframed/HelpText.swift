@@ -27,6 +27,8 @@ enum HelpText {
                                  a QMP monitor on a chardev
           --allow-backing DIR    follow backing files that images name into this folder
           --end-with-parent PID  end as at SIGTERM when this parent process ends, however
+          --guest-at-exit keep|end
+                                 what becomes of the guest at SIGTERM (default: keep)
           --pidfile PATH         write the process ID there once all is started
           --fault-points         list the points of COLDFRAME_FAULT, for tests, and exit
           -h, --help             print this and exit

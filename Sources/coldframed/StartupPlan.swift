@@ -16,6 +16,8 @@ struct StartupPlan: Sendable {
     var parent: Int32?
     /// `--allow-backing`: folders into which backing files that images name are followed.
     var allowedBackingFolders: [String] = []
+    /// What becomes of the guest at a signal.
+    var guestAtExit = GuestAtExit.keep
     /// To be done in this order, one after the other; the first failure ends the agent.
     var steps: [StartupStep] = []
 }

@@ -77,7 +77,7 @@ struct TOMLDocument {
 
     /// Refuses a key that means nothing, and a section in the wrong form.
     func checkTopLevel(_ key: String, _ value: JSONValue) throws(StartupError) {
-        if ["name", "pidfile", "allow-backing"].contains(key) { return }
+        if ["name", "pidfile", "allow-backing", "guest-at-exit"].contains(key) { return }
         guard let section = Section(rawValue: key) else {
             throw StartupError(location(of: key), "'\(key)' means nothing in a configuration")
         }

@@ -5,29 +5,22 @@ import ColdframeKit
 final class GuestResources {
     let diskNodeNames: [String]
     let disks: [QEMUCommandLine.Disk]
-    let monitorPath: String
-    let diskServerPath: String
     private var server: (any DiskServer)?
     private var claims: [any NodeClaim] = []
     private let services: any AgentServices
     private var hasBarrierNode = false
 
     /// Serves the disks and the barrier; on a throw nothing is left.
-    init(
-        guestID: String, diskNodeNames: [String], barrier: BarrierDriver, runtimeDirectory: String,
-        services: any AgentServices
-    ) async throws {
+    init(_ request: GuestRequest, barrier: BarrierDriver, services: any AgentServices) async throws {
         self.services = services
-        self.diskNodeNames = diskNodeNames
-        monitorPath = runtimeDirectory + "/guest.qmp"
-        diskServerPath = runtimeDirectory + "/disks.sock"
+        diskNodeNames = request.disks
         let nodes = try diskNodeNames.map { try services.node(named: $0) }
         disks = nodes.map { .init(nodeName: $0.name, isReadOnly: $0.isReadOnly) }
         do {
             for node in nodes {
-                claims.append(try services.claim(node, holder: "guest '\(guestID)'", isWriter: !node.isReadOnly))
+                claims.append(try services.claim(node, holder: "guest '\(request.id)'", isWriter: !node.isReadOnly))
             }
-            let server = try await services.startDiskServer(socketPath: diskServerPath)
+            let server = try await services.startDiskServer(socketPath: request.diskServerPath)
             self.server = server
             let barrierNode = try services.addPrivateNode(name: QEMUCommandLine.barrierNodeName, driver: barrier)
             hasBarrierNode = true

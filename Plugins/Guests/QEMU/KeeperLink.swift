@@ -20,86 +20,7 @@ final class KeeperLink: Sendable {
         var isClosed = false
     }
 
-    /// Starts a keeper that listens at `socketPath` and connects to it. `onExit` is called on the reader thread when the
-    /// guest has ended.
-    static func start(
-        socketPath: String, errorLogPath: String, onExit: @escaping ExitHandler
-    ) async throws(ColdframeError) -> KeeperLink {
-        try await BlockingPool.shared.run { () throws(ColdframeError) in
-            let program = try keeperPath()
-            do {
-                let input = try Descriptor.open("/dev/null", .readWrite)
-                let log = try Descriptor.open(errorLogPath, [.writeOnly, .create, .truncate])
-                let pid = try ProcessControl.spawn(
-                    SpawnRequest(
-                        path: program, arguments: [socketPath],
-                        descriptors: [(input.raw, 0), (input.raw, 1), (log.raw, 2)], workingDirectory: "/"))
-                // The keeper itself is a grandchild; this returns as soon as it listens.
-                guard try ProcessControl.wait(pid) == .exited(0) else {
-                    let words = (try? Files.readAll(errorLogPath, limit: 4096)) ?? []
-                    throw ColdframeError(
-                        .peer, "The guest's keeper did not start: \(String(decoding: words, as: UTF8.self))")
-                }
-                return try KeeperLink(socket: try UnixSocket.connect(path: socketPath), onExit: onExit)
-            } catch let error as ColdframeError {
-                throw error
-            } catch {
-                throw ColdframeError(wrapping: error).prefixed("Could not start the guest's keeper '\(program)'")
-            }
-        }
-    }
-
-    /// Waits for the keeper of an earlier guest to be gone; one whose guest still runs is an error. Asked before anything
-    /// is served to a guest: the earlier one waits for its disks, and must not find them under another's feet.
-    static func awaitPredecessor(socketPath: String) async throws(ColdframeError) {
-        let deadline = SystemClock.monotonicNanoseconds() + 3_000_000_000
-        while Files.exists(socketPath) {
-            do {
-                let socket = try await BlockingPool.shared.run { () throws(SystemError) in
-                    try UnixSocket.connect(path: socketPath)
-                }
-                let link = try KeeperLink(socket: socket) { _ in }
-                defer { link.close() }
-                if case .status(let processID, nil) = try await link.ask(.status), processID != 0 {
-                    throw ColdframeError(
-                        .busy,
-                        "A guest of an earlier agent still runs as process \(processID): end it ('kill -9 \(processID)'), "
-                            + "then start the guest again")
-                }
-            } catch let error as SystemError {
-                // Nobody listens: the file is what a killed keeper left, and the next one replaces it.
-                if error.errno == Errno.connectionRefused || error.errno == Errno.noEntry { return }
-                throw ColdframeError(error, "Could not ask the keeper of an earlier guest")
-            } catch let error as ColdframeError {
-                // One that ends while it is asked is as good as gone.
-                if error.code != .peer { throw error }
-            } catch {
-                throw ColdframeError(wrapping: error)
-            }
-            guard SystemClock.monotonicNanoseconds() < deadline else {
-                throw ColdframeError(.timedOut, "The keeper of an earlier guest does not end: see '\(socketPath)'")
-            }
-            try? await Task.sleep(nanoseconds: 20_000_000)
-        }
-    }
-
-    /// Beside the agent's own executable, unless `COLDFRAME_KEEPER` says otherwise.
-    private static func keeperPath() throws(ColdframeError) -> String {
-        if let path = ProcessControl.environment("COLDFRAME_KEEPER") { return path }
-        do {
-            let own = try Files.canonicalPath("/proc/self/exe")
-            let path = Files.parentDirectory(of: own) + "/coldframe-keeper"
-            guard Files.exists(path) else {
-                throw ColdframeError(
-                    .notFound, "'\(path)' is missing: the agent's executables belong into one folder")
-            }
-            return path
-        } catch {
-            throw ColdframeError(wrapping: error)
-        }
-    }
-
-    private init(socket: Descriptor, onExit: @escaping ExitHandler) throws {
+    init(socket: Descriptor, onExit: @escaping ExitHandler) throws {
         self.socket = socket
         self.onExit = onExit
         _ = try SystemThread.start(name: "cf-keeper") { [self] in readToEnd() }
@@ -116,13 +37,36 @@ final class KeeperLink: Sendable {
         }
     }
 
-    /// Gives the keeper a copy of a capture's read end; it holds it when this returns.
-    func hold(_ capture: Descriptor) async throws(ColdframeError) -> UInt64 {
+    /// Makes the keeper look after a guest that it has not started.
+    func adopt(processID: Int32, identity: String) async throws(ColdframeError) {
+        let pidfd: Descriptor
+        do {
+            pidfd = try ProcessControl.pidfdOpen(processID)
+        } catch {
+            throw ColdframeError(error, "The guest's process \(processID) cannot be watched")
+        }
+        try Self.expectDone(try await ask(.adopt(processID: processID, identity: identity), descriptor: pidfd.raw))
+    }
+
+    /// The guest goes on without a keeper.
+    func disown() async {
+        // One that is gone looks after nobody.
+        _ = try? await ask(.disown)
+    }
+
+    func status() async throws(ColdframeError) -> KeeperStatus {
+        guard case .status(let status) = try await ask(.status) else { throw Self.misunderstanding }
+        return status
+    }
+
+    /// Gives the keeper a copy of a capture's read end, and what it is to do with it if the agent dies; it holds it when
+    /// this returns.
+    func hold(_ capture: Descriptor, ending: CaptureEnding) async throws(ColdframeError) -> UInt64 {
         let id = state.withLock { state in
             state.captureCount += 1
             return state.captureCount
         }
-        try Self.expectDone(try await ask(.holdCapture(id), descriptor: capture.raw))
+        try Self.expectDone(try await ask(.holdCapture(id, ending), descriptor: capture.raw))
         return id
     }
 

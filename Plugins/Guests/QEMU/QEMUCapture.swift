@@ -36,7 +36,7 @@ final class QEMUCapture: GuestCapture {
     private enum Phase { case preparing, armed, released, ended }
 
     /// QEMU's name for the descriptor that the stream goes to.
-    private static let descriptorName = "coldframe-capture"
+    static let descriptorName = "coldframe-capture"
     private static let bufferByteCount = 4 << 20
 
     init(guest: QEMUGuest, way: CaptureWay, onEnd: @escaping @AgentActor () -> Void) throws {
@@ -55,7 +55,7 @@ final class QEMUCapture: GuestCapture {
 
     func begin() async throws {
         do {
-            keeperCapture = try await guest.keeper.hold(stream)
+            keeperCapture = try await guest.keeper.hold(stream, ending: way == .live ? .drain : .sever)
             try await setup.apply(isBackground: way == .live)
             guard let writeEnd else { throw ColdframeError(.io, "The capture has no stream") }
             try await guest.monitor.execute(

@@ -12,9 +12,10 @@ final class QEMUGuest: Guest, StoppedStateSaving {
     let monitor: QEMUMonitor
     let keeper: KeeperLink
     nonisolated let barrier: BarrierDriver
+    let wasTakenOver: Bool
+    private let request: GuestRequest
     private let resources: GuestResources
     private let services: any AgentServices
-    private let command: [String]
     private let processID: Int32
     /// The capture under way, of which there is at most one.
     private var capture: QEMUCapture?
@@ -28,12 +29,13 @@ final class QEMUGuest: Guest, StoppedStateSaving {
     private var isHeld = false
 
     init(
-        id: String, command: [String], processID: Int32, monitor: QEMUMonitor, keeper: KeeperLink,
+        _ request: GuestRequest, processID: Int32, wasTakenOver: Bool, monitor: QEMUMonitor, keeper: KeeperLink,
         barrier: BarrierDriver, resources: GuestResources, services: any AgentServices
     ) {
-        self.id = id
-        self.command = command
+        self.request = request
         self.processID = processID
+        self.wasTakenOver = wasTakenOver
+        id = request.id
         self.monitor = monitor
         self.keeper = keeper
         self.barrier = barrier
@@ -56,8 +58,9 @@ final class QEMUGuest: Guest, StoppedStateSaving {
         let machine = try? await machineIdentity()
         return GuestInfo(
             id: id, driver: "qemu", pid: exit == nil ? Int64(processID) : nil, status: status,
-            machine: machine?.machineType, version: machine?.vmmVersion, qmpSocket: resources.monitorPath,
-            disks: diskNodeNames, exitReason: exit?.description)
+            machine: machine?.machineType, version: machine?.vmmVersion, qmpSocket: request.monitorPath,
+            disks: diskNodeNames, memoryLost: isMemoryLost ? true : nil,
+            exitReason: exit?.description)
     }
 
     func runState() async throws -> GuestRunState {
@@ -75,7 +78,7 @@ final class QEMUGuest: Guest, StoppedStateSaving {
         return MachineIdentity(
             machineType: type.hasSuffix(suffix) ? String(type.dropLast(suffix.count)) : type,
             vmmVersion: ["major", "minor", "micro"].map { "\(version?[$0]?.intValue ?? 0)" }.joined(separator: "."),
-            commandLine: command,
+            commandLine: request.command,
             memoryByteCount: (memory["base-memory"]?.uint64Value ?? 0) + (memory["plugged-memory"]?.uint64Value ?? 0))
     }
 
@@ -98,7 +101,8 @@ final class QEMUGuest: Guest, StoppedStateSaving {
 
     func blockers(for way: CaptureWay) async throws -> [String] {
         guard capture == nil else { return ["A capture of this guest is under way."] }
-        return try await Preflight(monitor: monitor, command: command, disks: Set(diskNodeNames)).blockers(for: way)
+        return try await Preflight(monitor: monitor, command: request.command, disks: Set(diskNodeNames)).blockers(
+            for: way)
     }
 
     func prepareCapture(way: CaptureWay, isCancelled: @escaping @Sendable () -> Bool) async {
@@ -140,16 +144,54 @@ final class QEMUGuest: Guest, StoppedStateSaving {
 
     func loadState(imagePath: String, tag: String) async throws {
         try await transfer(.load, imagePath, tag)
+        setMemoryLost(false)
     }
 
+    func interruptedLoad() async throws -> InterruptedLoad { try await StateTransfer.outcome(monitor) }
+
+    /// A guest that is gone has nothing to forget; what a hasty monitor does not take is taken away by the next agent.
+    func concludeLoad() async { try? await StateTransfer.clear(monitor) }
+
     func saveState(imagePath: String, tag: String) async throws {
-        try await transfer(.save, imagePath, tag)
+        do {
+            try await transfer(.save, imagePath, tag)
+        } catch {
+            await concludeLoad()
+            throw error
+        }
+        try await StateTransfer.clear(monitor)
     }
 
     private func transfer(_ direction: StateTransfer.Direction, _ imagePath: String, _ tag: String) async throws {
         transferCount += 1
         try await StateTransfer(direction: direction, monitor: monitor, number: transferCount).run(
             imagePath: imagePath, tag: tag)
+    }
+
+    // MARK: A guest whose memory is of no moment
+
+    private var memoryLossPath: String? {
+        (try? services.stateDirectory(for: "qemu")).map { $0 + "/memory-lost" }
+    }
+
+    /// Kept in a file beside the guest's process number, so that the next agent knows it too.
+    private(set) lazy var isMemoryLost: Bool = {
+        guard let memoryLossPath, let bytes = try? Files.readAll(memoryLossPath, limit: 64) else { return false }
+        return String(decoding: bytes, as: UTF8.self) == "\(processID)"
+    }()
+
+    func setMemoryLost(_ isLost: Bool) {
+        isMemoryLost = isLost
+        guard let memoryLossPath else { return }
+        if isLost {
+            do {
+                try Files.replaceAtomically(memoryLossPath, contents: Array("\(processID)".utf8))
+            } catch {
+                services.logger.error("it could not be recorded that the memory of guest '\(id)' is lost: \(error)")
+            }
+        } else {
+            try? Files.unlink(memoryLossPath)  // Usually there is none.
+        }
     }
 
     func setHeld(_ isHeld: Bool) { self.isHeld = isHeld }
@@ -167,7 +209,14 @@ final class QEMUGuest: Guest, StoppedStateSaving {
                 .genericError,
                 "The guest is being saved or loaded: '\(command)' has to wait until the job has concluded")
         }
-        return try await monitor.passThrough(command, arguments)
+        if isMemoryLost, command == "cont" {
+            throw QMPError(
+                .genericError,
+                "The guest's memory was lost in a load that failed: load a snapshot, or reset it (system_reset)")
+        }
+        let reply = try await monitor.passThrough(command, arguments)
+        if command == "system_reset", isMemoryLost { setMemoryLost(false) }
+        return reply
     }
 
     // MARK: Events
@@ -187,6 +236,7 @@ final class QEMUGuest: Guest, StoppedStateSaving {
     /// Usually the guest has ended and the keeper is about to say so. A keeper that is gone says nothing: then the process
     /// itself is looked at. As long as it lives it has its disks.
     private func monitorClosed() {
+        guard !isRemoving else { return }
         capture?.guestEnded("its monitor's connection has ended")
         Task { [weak self] in
             while self?.exit == nil {
@@ -232,6 +282,13 @@ final class QEMUGuest: Guest, StoppedStateSaving {
         }
         await resources.release()
         keeper.close()
+    }
+
+    func leave() async {
+        isRemoving = true
+        monitor.close()
+        keeper.close()
+        await resources.release()
     }
 
     /// Through the keeper, whose child it is. Without one, directly while the monitor's connection shows that the process

@@ -13,82 +13,128 @@ public enum QEMUGuestModule {
 /// `guest-add` with driver `qemu`.
 struct QEMUGuestFactory: GuestFactory {
     let driverName = "qemu"
-    private static let startTimeoutMilliseconds = 60_000
+    /// A QEMU that waits for its disks answers once it has found them again, which it tries every 16 s at least.
+    private static let answerTimeoutMilliseconds = 60_000
+
+    func survives(_ options: GuestOptions, services: any AgentServices) async throws -> Bool {
+        try await SurvivingGuest.exists(
+            GuestRequest(options, runtime: services.runtimeDirectory(for: "qemu")))
+    }
+
+    func takeOver(_ options: GuestOptions, services: any AgentServices) async throws -> (any Guest)? {
+        let request = try GuestRequest(options, runtime: services.runtimeDirectory(for: "qemu"))
+        return try await obtain(request, services) { _, _, _ in nil }
+    }
 
     func add(_ options: GuestOptions, services: any AgentServices) async throws -> any Guest {
-        guard let own = options.branch as? GuestOptionsQemu else {
-            throw ColdframeError(.invalidArgument, "Options of guest driver '\(options.driver)' are not of QEMU")
+        let request = try GuestRequest(options, runtime: services.runtimeDirectory(for: "qemu"))
+        let guest = try await obtain(request, services) { exit, barrier, resources in
+            try await start(request, exit, barrier, resources, services)
         }
-        guard own.attach == nil else {
-            throw ColdframeError(
-                .unsupported, "Attaching to a QEMU that runs already is not supported yet: give its 'command'")
+        guard let guest else { throw ColdframeError(.peer, "Guest '\(request.id)' was not started") }
+        return guest
+    }
+
+    /// The guest that runs already, or what `otherwise` makes.
+    @AgentActor
+    private func obtain(
+        _ request: GuestRequest, _ services: any AgentServices,
+        otherwise: @AgentActor (ExitBox, BarrierDriver, GuestResources) async throws -> QEMUGuest?
+    ) async throws -> QEMUGuest? {
+        let exit = ExitBox()
+        // Before anything is served: an earlier guest waits for its disks.
+        let survivor = try await SurvivingGuest.find(request) { ended in
+            Task { @AgentActor in exit.deliver(ended) }
         }
-        guard let command = own.command else {
-            throw ColdframeError(.invalidArgument, "Parameter 'command' is missing")
-        }
-        let id = options.id ?? "guest0"
-        let runtime = try services.runtimeDirectory(for: "qemu")
-        // Early, so that nothing has to be undone.
-        for socket in ["/guest.qmp", "/disks.sock", "/keeper.sock"] {
-            do {
-                try UnixSocket.checkPath(runtime + socket)
-            } catch {
-                throw ColdframeError(.invalidArgument, error.description)
-            }
-        }
-        try await KeeperLink.awaitPredecessor(socketPath: runtime + "/keeper.sock")
-        let barrier = BarrierDriver()
-        let resources = try await GuestResources(
-            guestID: id, diskNodeNames: own.disks ?? [], barrier: barrier, runtimeDirectory: runtime,
-            services: services)
         do {
-            let line = try QEMUCommandLine(
-                user: command, name: services.agentName ?? id, disks: resources.disks,
-                diskServerPath: resources.diskServerPath,
-                monitorPath: resources.monitorPath)
-            return try await start(
-                id: id, command: command, line: line, log: own.log, runtime: runtime, barrier: barrier,
-                resources: resources, services: services)
+            let barrier = BarrierDriver()
+            // Before QMP is spoken: a QEMU that waits for its disks does not answer.
+            let resources = try await GuestResources(request, barrier: barrier, services: services)
+            do {
+                let guest =
+                    if let survivor {
+                        try await takeOver(survivor, request, exit, barrier, resources, services)
+                    } else {
+                        try await otherwise(exit, barrier, resources)
+                    }
+                guard let guest else {
+                    await resources.release()
+                    return nil
+                }
+                exit.hand(to: guest)
+                return guest
+            } catch {
+                await resources.release()
+                throw error
+            }
         } catch {
-            await resources.release()
+            survivor?.keeper.close()
             throw error
         }
     }
 
     @AgentActor
-    private func start(
-        id: String, command: [String], line: QEMUCommandLine, log: String?, runtime: String, barrier: BarrierDriver,
-        resources: GuestResources, services: any AgentServices
+    private func takeOver(
+        _ survivor: SurvivingGuest, _ request: GuestRequest, _ exit: ExitBox, _ barrier: BarrierDriver,
+        _ resources: GuestResources, _ services: any AgentServices
     ) async throws -> QEMUGuest {
-        let exit = ExitBox()
+        let monitor = try await GuestTakeover.thawing(
+            processID: survivor.processID, keeper: survivor.keeper, logger: services.logger
+        ) {
+            let monitor = try await connect(request.monitorPath, exit)
+            do {
+                try await GuestTakeover(monitor: monitor, keeper: survivor.keeper).settle()
+            } catch {
+                monitor.close()
+                throw error
+            }
+            return monitor
+        }
+        services.logger.notice("guest '\(request.id)', which runs as process \(survivor.processID), was taken over")
+        return QEMUGuest(
+            request, processID: survivor.processID, wasTakenOver: true, monitor: monitor, keeper: survivor.keeper,
+            barrier: barrier, resources: resources, services: services)
+    }
+
+    @AgentActor
+    private func start(
+        _ request: GuestRequest, _ exit: ExitBox, _ barrier: BarrierDriver, _ resources: GuestResources,
+        _ services: any AgentServices
+    ) async throws -> QEMUGuest {
+        let line = try QEMUCommandLine(
+            user: request.command, name: services.agentName ?? request.id, disks: resources.disks,
+            diskServerPath: request.diskServerPath, monitorPath: request.monitorPath)
         let keeper = try await KeeperLink.start(
-            socketPath: runtime + "/keeper.sock", errorLogPath: runtime + "/keeper.log"
+            socketPath: request.keeperPath, errorLogPath: request.keeperLogPath
         ) { ended in
             Task { @AgentActor in exit.deliver(ended) }
         }
         do {
-            let logPath = try log ?? services.stateDirectory(for: "qemu") + "/guest.log"
+            let logPath = try request.log ?? services.stateDirectory(for: "qemu") + "/guest.log"
             // A monitor socket of an earlier guest would be taken for this one's.
-            try? Files.unlink(resources.monitorPath)
+            try? Files.unlink(request.monitorPath)
             let processID = try await keeper.spawn(
-                SpawnOrder(command: line.words, logPath: logPath, workingDirectory: try Files.absolutePath(".")))
-            let monitor = try await QEMUMonitor.connect(
-                path: resources.monitorPath, timeoutMilliseconds: Self.startTimeoutMilliseconds
-            ) {
-                exit.exit.map {
-                    ColdframeError(.peer, "QEMU ended at once (\($0.description)): \($0.logTail)")
-                }
-            }
-            let guest = QEMUGuest(
-                id: id, command: command, processID: processID, monitor: monitor, keeper: keeper, barrier: barrier,
-                resources: resources, services: services)
-            exit.hand(to: guest)
-            return guest
+                SpawnOrder(
+                    command: line.words, logPath: logPath, workingDirectory: try Files.absolutePath("."),
+                    identity: request.identity))
+            let monitor = try await connect(request.monitorPath, exit)
+            return QEMUGuest(
+                request, processID: processID, wasTakenOver: false, monitor: monitor, keeper: keeper,
+                barrier: barrier, resources: resources, services: services)
         } catch {
             // A QEMU that cannot be reached is of no use to anybody.
             try? await keeper.signal(Signals.kill)
             keeper.close()
             throw error
+        }
+    }
+
+    @AgentActor
+    private func connect(_ path: String, _ exit: ExitBox) async throws -> QEMUMonitor {
+        try await QEMUMonitor.connect(path: path, timeoutMilliseconds: Self.answerTimeoutMilliseconds) {
+            exit.exit.map {
+                ColdframeError(.peer, "QEMU ended at once (\($0.description)): \($0.logTail)")
+            }
         }
     }
 }

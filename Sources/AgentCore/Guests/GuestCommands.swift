@@ -6,6 +6,7 @@ import QAPI
 func registerGuestCommands(_ registry: any CommandRegistry, agent: Agent) {
     registry.register(GuestAddCommand.self) { options in
         try await agent.guests.add(options, services: agent.services)
+        if let guest = agent.guests.guest { await agent.settle(guest) }
         return QAPIEmpty()
     }
     registry.register(GuestDelCommand.self) { arguments in

@@ -19,6 +19,19 @@ final class GuestRegistry {
     }
 
     func add(_ options: GuestOptions, services: any AgentServices) async throws {
+        try await add(options, services) { factory in try await factory.add(options, services: services) }
+    }
+
+    /// Takes over the guest of an earlier agent. False if it has ended.
+    func takeOver(_ options: GuestOptions, services: any AgentServices) async throws -> Bool {
+        try await add(options, services) { factory in try await factory.takeOver(options, services: services) }
+    }
+
+    @discardableResult
+    private func add(
+        _ options: GuestOptions, _ services: any AgentServices,
+        _ obtain: (any GuestFactory) async throws -> (any Guest)?
+    ) async throws -> Bool {
         guard services.agentName != nil else {
             throw ColdframeError(
                 .invalidArgument, "A guest needs an agent with a name: start coldframed with --name NAME")
@@ -36,11 +49,12 @@ final class GuestRegistry {
             deadIDs = []
             activity.end()
         }
-        let added = try await factory.add(options, services: services)
+        guard let added = try await obtain(factory) else { return false }
         guard !deadIDs.contains(added.id) else {
             throw ColdframeError(.peer, "Guest '\(added.id)' ended as soon as it was started")
         }
         guest = added
+        return true
     }
 
     /// Unless forced, a guest that a snapshot job works on stays.
@@ -74,12 +88,21 @@ final class GuestRegistry {
         guest = nil
     }
 
-    /// The agent's end: waits for what is under way, then ends the guest.
-    func close() async throws {
+    /// Whether the guest of these options, which an earlier agent had, still runs.
+    func survives(_ options: GuestOptions, services: any AgentServices) async throws -> Bool {
+        try await factories[options.driver]?.survives(options, services: services) ?? false
+    }
+
+    /// The agent's end: waits for what is under way, then lets the guest go on without an agent, or ends it.
+    func close(endsGuest: Bool) async throws {
         await activity.close()
         guard let leaving = guest else { return }
         defer { guest = nil }
-        try await leaving.remove(force: true)
+        if endsGuest {
+            try await leaving.remove(force: true)
+        } else {
+            await leaving.leave()
+        }
     }
 
     /// The module says that the guest has ended by itself; its disks stay.

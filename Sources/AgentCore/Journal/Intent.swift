@@ -13,6 +13,8 @@ struct Intent: Sendable, Equatable {
     let tag: String
     /// One per image; a transaction may have several for one.
     var images: [Image]
+    /// Whether the guest ran when the operation began, which may stop it; nil if no guest takes part.
+    var guestWasRunning: Bool?
 
     /// An image as an intent names it: by what its file is, never by its path alone.
     struct Image: Sendable, Equatable {
@@ -93,10 +95,12 @@ extension Intent.Image {
 
 extension Intent {
     var json: JSONObject {
-        [
+        var object: JSONObject = [
             "uuid": .string(uuid), "operation": .string(operation.rawValue), "tag": .string(tag),
             "images": .array(images.map { .object($0.json) }),
         ]
+        if let guestWasRunning { object["guest-was-running"] = .bool(guestWasRunning) }
+        return object
     }
 
     init?(json: JSONValue) {
@@ -107,6 +111,7 @@ extension Intent {
         self.uuid = uuid
         self.tag = tag
         self.operation = operation
+        guestWasRunning = json["guest-was-running"]?.boolValue
         self.images = []
         for image in images {
             guard let image = Image(json: image) else { return nil }

@@ -9,13 +9,19 @@ import QAPI
 /// An intent is touched only when every image that it names is a writable node of this agent: the same file, in the same
 /// format. Until then it stays pending, is shown by `query-intents` with what is in its way, and blocks snapshot
 /// operations on its nodes only. Every step can be done again, so a recovery that is killed is begun anew by the next.
+///
+/// Where the guest has survived, its disks are brought to an end before it finds them again, and the intent stays until
+/// its run state is what it was (`GuestSettlement`). A load that had come to feed the guest is left to that altogether:
+/// only the guest knows which memory it has.
 @AgentActor
 final class IntentRecovery {
+    let journal: Journal
+    let logger: Logger
     private let graph: Graph
-    private let journal: Journal
     private let catalogue: Catalogue
     private let sets: SetStore?
-    private let logger: Logger
+    /// A guest of the earlier agent runs and has not been taken over yet.
+    var awaitsGuest = false
     /// Why the last try failed, by the intent's UUID.
     private var failures: [String: String] = [:]
 
@@ -33,20 +39,35 @@ final class IntentRecovery {
     /// Works through all pending intents whose images are here. What fails stays pending.
     func run() async {
         for (step, intent) in journal.interrupted {
-            guard let nodes = IntentImages(graph: graph).nodes(of: intent) else { continue }
+            guard let nodes = nodes(of: intent) else { continue }
+            let isGuests = awaitsGuest && intent.guestWasRunning != nil
+            if isGuests, intent.operation == .load, step == .cut { continue }
             do {
                 try FaultPoint.recoveryBegin.pass()
                 try await recover(intent, step, nodes)
                 try FaultPoint.recoveryDone.pass()
-                try await blocking { [journal] () throws(ColdframeError) in try journal.record(.cleared, intent) }
-                catalogue.show(intent)
-                failures[intent.uuid] = nil
+                if !isGuests { try await close(intent, step) }
             } catch {
-                let reason = ColdframeError(wrapping: error).message
-                failures[intent.uuid] = reason
-                logger.error("the \(intent.operation.rawValue) of '\(intent.tag)' is still pending: \(reason)")
+                report(error, intent)
             }
         }
+    }
+
+    func nodes(of intent: Intent) -> [IntentImages.Match]? { IntentImages(graph: graph).nodes(of: intent) }
+
+    /// Everything is as it should be.
+    func close(_ intent: Intent, _ step: Journal.Step) async throws {
+        try await blocking { [journal] () throws(ColdframeError) in try journal.record(.cleared, intent) }
+        catalogue.show(intent)
+        failures[intent.uuid] = nil
+        let direction = step == .committed || intent.operation == .delete ? "brought to its end" : "undone"
+        logger.notice("the \(intent.operation.rawValue) of '\(intent.tag)', which was interrupted, was \(direction)")
+    }
+
+    func report(_ error: any Error, _ intent: Intent) {
+        let reason = ColdframeError(wrapping: error).message
+        failures[intent.uuid] = reason
+        logger.error("the \(intent.operation.rawValue) of '\(intent.tag)' is still pending: \(reason)")
     }
 
     /// For `query-intents`.
@@ -72,6 +93,11 @@ final class IntentRecovery {
             // It would be wound back under somebody who has perhaps written to it since.
             throw ColdframeError(.busy, "one of its disks is in use by \(user.user): restart the agent")
         }
+        try await mend(intent, step, nodes)
+    }
+
+    /// Brings the disks to where an operation at `step` ends. Nobody writes to them.
+    func mend(_ intent: Intent, _ step: Journal.Step, _ nodes: [IntentImages.Match]) async throws {
         // None of them can be deleted meanwhile.
         let holds = nodes.map { ($0.node, NodeUse(.holder("recovery"), role: "root", permissions: [], shared: .all)) }
         defer { for (node, use) in holds { node.remove(use) } }
@@ -94,8 +120,6 @@ final class IntentRecovery {
             }
         }
         if intent.operation == .save, step != .committed { await forgetSet(intent.uuid) }
-        let direction = step == .committed || intent.operation == .delete ? "brought to its end" : "undone"
-        logger.notice("the \(intent.operation.rawValue) of '\(intent.tag)', which was interrupted, was \(direction)")
     }
 
     /// Returns what was deleted.

@@ -7,7 +7,7 @@ import Synchronization
 /// The intent journal: append-only, checksummed, on stable storage before what it announces is done.
 ///
 /// A record is a header of 16 bytes (magic, length, CRC32C of the payload, zero; little endian) and a payload of JSON:
-/// `{"step": "begin"|"cut"|"committed"|"cleared", …intent}`. A torn tail ends the journal; what follows it was never
+/// `{"step": "begin"|"cut"|"lost"|"committed"|"cleared", …intent}`. A torn tail ends the journal; what follows it was never
 /// acted on. When nothing is pending the file is cut back to nothing.
 ///
 /// Thread rules: any thread; calls block on the disk.
@@ -15,8 +15,11 @@ final class Journal: Sendable {
     enum Step: String, Sendable {
         /// The operation is going to touch these images.
         case begin
-        /// These snapshots exist now and belong to the operation.
+        /// A save: these snapshots exist now and belong to the operation. A load: the disks are wound back, and the state is
+        /// about to be fed to the guest.
         case cut
+        /// A load: the guest's memory is of no moment any more. The disks go back, and the guest stays stopped.
+        case lost
         /// The operation is whole: recovery goes forward from here.
         case committed
         /// Nothing is left to do.

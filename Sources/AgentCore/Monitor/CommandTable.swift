@@ -19,6 +19,8 @@ public final class CommandTable: CommandRegistry {
     }
 
     private var entries: [String: Entry] = [:]
+    /// Writes down what commands make and take away; nil for an agent without a name.
+    var recorder: StateRecorder?
 
     public nonisolated init() {}
 
@@ -29,7 +31,10 @@ public final class CommandTable: CommandRegistry {
         precondition(entries[C.name] == nil, "command \(C.name) is registered twice")
         entries[C.name] = Entry(allowsOutOfBand: C.allowsOutOfBand) { (object) throws(QMPError) in
             let arguments = try C.Arguments(QAPIInput(.object(object)))
-            return Prepared(touches: touches(arguments)) { try await handler(arguments).json }
+            return Prepared(touches: touches(arguments)) { [weak self] in
+                guard let recorder = self?.recorder else { return try await handler(arguments).json }
+                return try await recorder.recording(C.name, object) { try await handler(arguments).json }
+            }
         }
     }
 

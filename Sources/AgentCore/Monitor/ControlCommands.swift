@@ -18,8 +18,8 @@ func registerControlCommands(_ commands: CommandTable, hooks: MonitorHooks, sche
     commands.register(QueryQmpSchemaCommand.self) { _ in
         SchemaMerger.merge(own: Introspection.merged(schemas), guest: await hooks.guestSchema())
     }
-    commands.register(QuitCommand.self) { _ in
-        CommandContext.afterReply { hooks.quit() }
+    commands.register(QuitCommand.self) { arguments in
+        CommandContext.afterReply { hooks.quit(arguments.guest ?? .end == .end) }
         return QAPIEmpty()
     }
 }

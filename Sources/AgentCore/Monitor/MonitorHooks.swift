@@ -10,14 +10,14 @@ public struct MonitorHooks: Sendable {
     public var guestCommands: @Sendable @AgentActor () async -> [String]
     /// The guest's `query-qmp-schema`.
     public var guestSchema: @Sendable @AgentActor () async -> [JSONValue]
-    /// Ends the agent; called after the reply to `quit`.
-    public var quit: @Sendable @AgentActor () -> Void
+    /// Ends the agent, with or without its guest; called after the reply to `quit`.
+    public var quit: @Sendable @AgentActor (_ endsGuest: Bool) -> Void
 
     public init(
         passThrough: (@Sendable @AgentActor (String, JSONObject) async throws -> JSONValue?)? = nil,
         guestCommands: @escaping @Sendable @AgentActor () async -> [String] = { [] },
         guestSchema: @escaping @Sendable @AgentActor () async -> [JSONValue] = { [] },
-        quit: @escaping @Sendable @AgentActor () -> Void = {}
+        quit: @escaping @Sendable @AgentActor (_ endsGuest: Bool) -> Void = { _ in }
     ) {
         self.passThrough = passThrough
         self.guestCommands = guestCommands

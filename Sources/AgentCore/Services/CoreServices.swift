@@ -122,6 +122,7 @@ final class CoreServices: AgentServices {
     func guestDied(id: String, reason: String) {
         logger.warning("guest '\(id)' ended: \(reason)")
         agent.guests.died(id: id)
+        Task { await agent.recorder?.guestEnded() }
         agent.post("GUEST_DIED", ["id": .string(id), "reason": .string(reason)])
     }
 }

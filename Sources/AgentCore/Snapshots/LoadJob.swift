@@ -120,30 +120,32 @@ final class LoadJob: JobDriver {
         case .stopped: wasRunning = false
         case .gone(let reason): throw ColdframeError(.peer, "Guest '\(guest.id)' is gone: \(reason)")
         }
-        let intent = intent(devices)
+        let intent = intent(devices, guestWasRunning: wasRunning)
         let transaction = transaction(devices, targets, intent)
         context.catalogue.hide(intent)
         do {
             try await context.record(.begin, intent)
             try FaultPoint.loadIntent.pass()
-            try await rewind(transaction, under: guest, wasRunning: wasRunning)
+            try await rewind(transaction, intent, under: guest, wasRunning: wasRunning)
             do {
                 try FaultPoint.loadState.pass()
                 try await guest.loadState(imagePath: image.path, tag: arguments.tag)
                 try FaultPoint.loadCommit.pass()
                 try await context.record(.committed, intent)
             } catch {
-                try await putBack(transaction, because: error)
+                try await putBack(transaction, intent, guest, because: error)
             }
         } catch {
             await close(intent, isUndone: transaction.isUndone)
             throw error
         }
+        try? FaultPoint.loadCommitted.pass()  // Too late to fail.
+        await guest.concludeLoad()
         var failure: (any Error)?
         if wasRunning {
             do { try await guest.cont() } catch { failure = error }
         }
-        try? FaultPoint.loadCommitted.pass()
+        try? FaultPoint.loadContinued.pass()
         await transaction.commit()
         await close(intent, isUndone: true)
         if let failure {
@@ -153,12 +155,22 @@ final class LoadJob: JobDriver {
     }
 
     /// Stops the guest and winds the disks back; if that fails, the guest goes on as it was.
-    private func rewind(_ transaction: Transaction, under guest: any Guest, wasRunning: Bool) async throws {
+    private func rewind(
+        _ transaction: Transaction, _ intent: Intent, under guest: any Guest, wasRunning: Bool
+    ) async throws {
         do {
             if wasRunning { try await guest.stop() }
+            try FaultPoint.loadStopped.pass()
             try await transaction.drain(deadlineNanoseconds: Self.drainDeadline)
             defer { transaction.letGo() }
             try await transaction.cut(concurrently: true)
+            do {
+                // From here on the next agent asks the guest whether its memory is the old or the loaded one.
+                try await context.record(.cut, intent)
+            } catch {
+                try await transaction.abort()
+                throw error
+            }
         } catch {
             guard wasRunning else { throw error }
             let cause = ColdframeError(wrapping: error)
@@ -180,10 +192,17 @@ final class LoadJob: JobDriver {
     }
 
     /// The guest's memory is not what it was any more: its disks are put back, and it stays stopped.
-    private func putBack(_ transaction: Transaction, because cause: any Error) async throws -> Never {
+    private func putBack(
+        _ transaction: Transaction, _ intent: Intent, _ guest: any Guest, because cause: any Error
+    ) async throws -> Never {
         let cause = ColdframeError(wrapping: cause)
+        guest.setMemoryLost(true)
         do {
+            // First, so that no later agent takes what is in memory for the old or the loaded state.
+            try await context.record(.lost, intent)
+            try FaultPoint.loadLost.pass()
             try await transaction.abort()
+            await guest.concludeLoad()
         } catch {
             throw ColdframeError(
                 cause.code,
@@ -234,8 +253,10 @@ final class LoadJob: JobDriver {
 
     // MARK: Parts
 
-    private func intent(_ devices: SnapshotDevices) -> Intent {
-        Intent(uuid: UUIDText.generate(), operation: .load, tag: arguments.tag, images: devices.intentImages)
+    private func intent(_ devices: SnapshotDevices, guestWasRunning: Bool? = nil) -> Intent {
+        Intent(
+            uuid: UUIDText.generate(), operation: .load, tag: arguments.tag, images: devices.intentImages,
+            guestWasRunning: guestWasRunning)
     }
 
     private func transaction(

@@ -132,7 +132,8 @@ final class SaveJob: JobDriver {
             if blockers.isEmpty {
                 await guest.prepareCapture(way: way) { control.isCancelled }
                 try await control.checkpoint()
-                let plan = SavePlan(tag: arguments.tag, way: way.recordWay, devices: devices)
+                let plan = SavePlan(
+                    tag: arguments.tag, way: way.recordWay, devices: devices, guestWasRunning: wasRunning)
                 let attempt = SaveAttempt(
                     context: context, guest: guest, devices: devices, stateNode: stateNode, way: way, plan: plan)
                 do {

@@ -11,8 +11,10 @@ struct SavePlan {
     private let seconds: UInt32
     private let nanoseconds: UInt32
     private let images: [Intent.Image]
+    /// Whether the guest ran before the save; nil without a guest.
+    private let guestWasRunning: Bool?
 
-    init(tag: String, way: SetRecord.Way, devices: SnapshotDevices) {
+    init(tag: String, way: SetRecord.Way, devices: SnapshotDevices, guestWasRunning: Bool? = nil) {
         self.tag = tag
         self.way = way
         uuid = UUIDText.generate()
@@ -21,6 +23,7 @@ struct SavePlan {
         seconds = UInt32(truncatingIfNeeded: now.seconds)
         nanoseconds = now.nanoseconds
         images = devices.intentImages
+        self.guestWasRunning = guestWasRunning
     }
 
     func record(state: SetRecord.State? = nil) -> SetRecord {
@@ -34,7 +37,7 @@ struct SavePlan {
     }
 
     var intent: Intent {
-        Intent(uuid: uuid, operation: .save, tag: tag, images: images)
+        Intent(uuid: uuid, operation: .save, tag: tag, images: images, guestWasRunning: guestWasRunning)
     }
 
     /// The intent with what the cut made.

@@ -55,6 +55,13 @@ ssize_t cf_receive_descriptors(int fd, void *bytes, size_t count, int *_Nullable
 int cf_pidfd_open(pid_t pid);
 /// prctl(2) PR_SET_PDEATHSIG; it cannot fail with a valid signal.
 void cf_signal_at_parents_end(int signal);
+/// pidfd_send_signal(2).
+int cf_pidfd_send_signal(int pidfd, int signal);
+/// pidfd_getfd(2): a copy of another process's descriptor; CLOEXEC.
+int cf_pidfd_getfd(int pidfd, int target);
+/// ioctl(2) UFFDIO_UNREGISTER and UFFDIO_WAKE.
+int cf_userfault_unregister(int fd, uint64_t start, uint64_t length);
+int cf_userfault_wake(int fd, uint64_t start, uint64_t length);
 /// signalfd(2) of the given signals.
 int cf_signalfd(const int *signals, size_t n);
 /// pthread_sigmask(3): blocks the given signals in the calling thread and those it starts later.

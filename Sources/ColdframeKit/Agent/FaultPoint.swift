@@ -30,14 +30,22 @@ public enum FaultPoint: String, CaseIterable, Sendable {
 
     case loadBegin = "load.begin"
     case loadIntent = "load.intent"
+    /// The guest stands still, no disk is touched.
+    case loadStopped = "load.stopped"
     /// This node has its undo, and is not wound back.
     case loadRewind = "load.rewind"
     /// All disks are wound back; the guest, if there is one, has its old memory.
     case loadState = "load.state"
+    /// QEMU was told to read the state.
+    case loadFeed = "load.feed"
+    /// The guest could not be loaded, and the journal says so; no disk is put back yet.
+    case loadLost = "load.lost"
     /// The guest has the new memory, the load is not committed.
     case loadCommit = "load.commit"
     /// Committed; the undos are there.
     case loadCommitted = "load.committed"
+    /// The guest goes on; the undos are there.
+    case loadContinued = "load.continued"
 
     case deleteBegin = "delete.begin"
     case deleteIntent = "delete.intent"
@@ -62,6 +70,8 @@ public enum FaultPoint: String, CaseIterable, Sendable {
     case recoveryDelete = "recovery.delete"
     /// All nodes are mended, the intent not cleared.
     case recoveryDone = "recovery.done"
+    /// A guest that was taken over is as it should be, the intent not cleared.
+    case recoverySettled = "recovery.settled"
     /// This node's image was not closed in order, and its leaked clusters are about to be freed.
     case recoveryLeaks = "recovery.leaks"
     /// They are free; the image counts as open.

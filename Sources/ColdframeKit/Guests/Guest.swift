@@ -58,8 +58,17 @@ public protocol Guest: AnyObject, Sendable {
     func stop() async throws
     func cont() async throws
     /// Loads a state into this process, whose vCPUs are stopped and whose disks are rewound. On a throw the RAM is lost.
-    /// `imagePath` is a small qcow2 file with one snapshot `tag` that holds the state.
+    /// `imagePath` is a small qcow2 file with one snapshot `tag` that holds the state. What came of it can be asked, by the
+    /// next agent too, until `concludeLoad`.
     func loadState(imagePath: String, tag: String) async throws
+    /// What came of a load whose end the agent that had begun it did not see.
+    func interruptedLoad() async throws -> InterruptedLoad
+    /// The outcome of the load is on stable storage: the process may forget it. Idempotent, also without a load.
+    func concludeLoad() async
+    /// With `true`: the RAM is of no moment, and clients cannot make the guest go on until it is reset or loaded.
+    func setMemoryLost(_ isLost: Bool)
+    /// It ran before this agent did, perhaps under another one, whose captures have come to an end since.
+    var wasTakenOver: Bool { get }
     /// While held, commands of clients that would make the guest go on, or change what it is, are refused.
     func setHeld(_ isHeld: Bool)
     /// Runs a QMP command that the agent does not own.
@@ -67,8 +76,21 @@ public protocol Guest: AnyObject, Sendable {
     /// The guest's own `query-commands` and `query-qmp-schema`, cached.
     func ownCommands() async throws -> [String]
     func ownSchema() async throws -> [JSONValue]
-    /// Detaches, or with `quit` ends it. The process is gone when it returns.
+    /// Ends it, or, if somebody else has started it, lets it go for good. The process is gone when it returns, or at least
+    /// has nothing of the agent's any more.
     func remove(force: Bool) async throws
+    /// The agent ends and the guest goes on: it waits for its disks until the next agent takes it over.
+    func leave() async
+}
+
+/// What came of a load.
+public enum InterruptedLoad: Sendable, Equatable {
+    /// It had not begun: the RAM is what it was.
+    case notBegun
+    /// The RAM is the loaded one.
+    case loaded
+    /// The RAM is neither.
+    case failed(String)
 }
 
 extension Guest {
@@ -113,7 +135,13 @@ public struct CaptureResult: Sendable {
 /// What a module contributes for one value of the guest driver (`GuestOptions`).
 public protocol GuestFactory: Sendable {
     var driverName: String { get }
-    /// Starts (or attaches) the guest; its disks are nodes of the graph. When it returns the guest's QMP answers.
+    /// Starts the guest or attaches it, unless an earlier agent had it: then it is taken over. Its disks are nodes of the graph. When it returns the guest's QMP answers.
     @AgentActor
     func add(_ options: GuestOptions, services: any AgentServices) async throws -> any Guest
+    /// Whether the guest of these options, which an earlier agent had, still runs.
+    @AgentActor
+    func survives(_ options: GuestOptions, services: any AgentServices) async throws -> Bool
+    /// Takes the guest over that an earlier agent had; nil if it has ended meanwhile. Starts none.
+    @AgentActor
+    func takeOver(_ options: GuestOptions, services: any AgentServices) async throws -> (any Guest)?
 }

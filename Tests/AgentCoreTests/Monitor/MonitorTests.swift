@@ -154,7 +154,7 @@ import Testing
 
     @Test func quitAnswersFirst() async throws {
         let quit = Mutex(false)
-        let hooks = MonitorHooks(quit: { quit.withLock { $0 = true } })
+        let hooks = MonitorHooks(quit: { _ in quit.withLock { $0 = true } })
         try await withMonitor(hooks: hooks) { harness in
             let client = try harness.client()
             try await client.negotiate()

@@ -32,7 +32,7 @@ struct LoadJobTests {
     func inPlace() async throws {
         let world = try await saved(withGuest: true)
         #expect(try await world.load() == nil)
-        #expect(world.guest?.log == ["stop", "load", "cont"])
+        #expect(world.guest?.log == ["stop", "load", "conclude", "cont"])
         #expect(world.guest?.loadedTag == "t")
         #expect(contents(world) == [1, 1])
         #expect(world.leftovers == [])
@@ -43,7 +43,7 @@ struct LoadJobTests {
         let world = try await saved(withGuest: true)
         world.guest?.state = .stopped("paused")
         #expect(try await world.load() == nil)
-        #expect(world.guest?.log == ["load"])
+        #expect(world.guest?.log == ["load", "conclude"])
     }
 
     @Test("What is wrong is found before the guest is stopped")
@@ -104,7 +104,7 @@ struct LoadJobTests {
         world.guest?.loadFailure = ColdframeError(.peer, "Error -22 while loading VM state")
         let error = try await world.load()
         #expect(error?.hasPrefix("Error -22 while loading VM state. The disks are as before") == true)
-        #expect(world.guest?.log == ["stop", "load"])
+        #expect(world.guest?.log == ["stop", "load", "conclude"])
         #expect(contents(world) == [2, 2])
         #expect(world.leftovers == ["the guest does not run"])
     }

@@ -21,6 +21,10 @@ final class FakeGuest: Guest {
     /// The step at which a capture stands still until it is abandoned.
     var hang: String?
     var loadFailure: ColdframeError?
+    /// What a guest that is taken over says of a load.
+    var loadOutcome = InterruptedLoad.notBegun
+    var wasTakenOver = false
+    private(set) var isMemoryLost = false
     private(set) var capture: FakeCapture?
     /// What loadState was given.
     private(set) var loadedTag: String?
@@ -58,6 +62,17 @@ final class FakeGuest: Guest {
         if let loadFailure { throw loadFailure }
         loadedTag = tag
     }
+    func interruptedLoad() async throws -> InterruptedLoad {
+        log.append("ask")
+        try await at("ask")
+        return loadOutcome
+    }
+    func concludeLoad() async {
+        log.append("conclude")
+        loadOutcome = .notBegun
+    }
+    func setMemoryLost(_ isLost: Bool) { isMemoryLost = isLost }
+    func leave() async { log.append("leave") }
     func passThrough(_ command: String, arguments: JSONObject?) async throws(QMPError) -> JSONValue { [:] }
     func ownCommands() async throws -> [String] { [] }
     func ownSchema() async throws -> [JSONValue] { [] }

@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 import socket
+import struct
 import subprocess
 import time
 
@@ -51,12 +52,16 @@ class Agent:
                 "--chardev", f"socket,id=second,path={self.second_socket},server=on,wait=off",
                 "--monitor", "id=second,chardev=second", *self.options]
 
-    def start(self):
+    def launch(self):
+        """Starts the process, and waits for nothing."""
         self.runtime.mkdir(exist_ok=True)
         self.state.mkdir(exist_ok=True)
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(self.arguments, env=self.environment, stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=log)
+
+    def start(self):
+        self.launch()
         try:
             self.connect()
         except BaseException:
@@ -96,6 +101,45 @@ class Agent:
     def log(self):
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
+    def kill(self):
+        """kill -9; what it leaves stays."""
+        self.process.kill()
+        self.process.wait()
+        self.disconnect()
+
+    def end_agent(self, timeout=30):
+        """SIGTERM to the agent alone. Returns the exit code."""
+        self.process.terminate()
+        return self.wait_end(timeout)
+
+    def wait_end(self, timeout=30):
+        self.process.wait(timeout)
+        self.disconnect()
+        return self.process.returncode
+
+    def disconnect(self):
+        """Forgets the monitors of an agent that has ended."""
+        for monitor in self.monitors:
+            monitor.close()
+        self.monitors = []
+        # So that the next start is waited for.
+        self.test_socket.unlink(missing_ok=True)
+
+    def keeper_pids(self):
+        found = []
+        for folder in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if words[0].endswith(b"coldframe-keeper") and words[1].startswith(str(self.runtime).encode()):
+                found.append(int(folder.name))
+        return found
+
+    def kill_keeper(self):
+        for pid in self.keeper_pids():
+            os.kill(pid, 9)
+
     def stop(self, timeout=30):
         """Ends the agent as SIGTERM does, the guest with it. Returns the exit code."""
         if self.process and self.process.poll() is None:
@@ -109,10 +153,19 @@ class Agent:
                     self.process.kill()
                     self.process.wait()
                     raise AssertionError(f"coldframed did not end on SIGTERM:\n{self.log()}")
-        for monitor in self.monitors:
-            monitor.close()
-        self.monitors = []
+        self.disconnect()
+        self._end_left_guest()
         return self.process.returncode if self.process else None
+
+    def _end_left_guest(self):
+        """The guest of an agent that cannot be asked any more."""
+        try:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(str(self.runtime / self.name / "qemu/guest.qmp"))
+                pid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+            os.kill(pid, 9)
+        except OSError:
+            pass
 
     def _end_guest(self):
         """A guest outlives its agent by design; a test's must not."""
@@ -194,6 +247,13 @@ class GuestAgent(Agent):
 
     def delete(self, tag, devices=DISKS, **arguments):
         self.run_job("snapshot-delete", tag=tag, devices=list(devices), **arguments)
+
+    def restart(self, has_guest=True):
+        """A new agent on what the killed one has left. The console belongs to the guest and stays."""
+        Agent.start(self)
+        if has_guest:
+            self.execute("query-guest")
+        return self
 
     def check_images(self):
         """After the agent's end: qemu-img finds nothing on any disk."""

@@ -10,15 +10,16 @@ from .agent import BINARIES, Agent
 NODES = ["a", "b", "c"]
 OLD, NEW = 0x11, 0x22
 # Passed only when a guest is saved or loaded.
-WITH_GUEST = {"save.armed", "save.held", "save.stream", "save.attach", "load.state"}
+WITH_GUEST = {"save.armed", "save.held", "save.stream", "save.attach", "load.stopped", "load.state", "load.feed",
+              "load.lost", "load.continued", "recovery.settled"}
 
 
-def listed_points():
+def listed_points(nodes=NODES):
     """All fault points of this coldframed, with a node's name where the list says NODE."""
     listing = subprocess.run([BINARIES / "coldframed", "--fault-points"], check=True, capture_output=True, text=True)
     points = []
     for line in listing.stdout.split():
-        points += [line.replace("NODE", node) for node in NODES] if line.endswith(".NODE") else [line]
+        points += [line.replace("NODE", node) for node in nodes] if line.endswith(".NODE") else [line]
     return points
 
 

@@ -7,6 +7,14 @@ from .guests import LinuxConsole
 from .monitor import Monitor
 
 
+def process_is_alive(pid):
+    """The process runs: not gone, and not waiting to be buried either."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 class PlainQEMU:
     """QEMU started from `command`, its disks qcow2 (or raw) files opened by itself, with a monitor."""
 

@@ -112,6 +112,34 @@ import Testing
         }
     }
 
+    @Test func aCaptureThatNobodyReadsFreezesTheGuestUntilItIsThawed() async throws {
+        try await SpinningGuest.run { spinning in
+            let guest = try #require(spinning.guest as? QEMUGuest)
+            let pid = Int32(try #require(await guest.information().pid))
+            let capture = try await guest.beginCapture(way: .live)
+            try await capture.stopped()
+            capture.release()
+            try await Task.sleep(nanoseconds: 50_000_000)
+            // Both copies of the read end go, as if agent and keeper were killed.
+            await guest.keeper.release(1)
+            capture.stream.close()
+            var ranges = try UserFaults.protectedRanges(of: pid)
+            for _ in 0..<500 where ranges.isEmpty {
+                try await Task.sleep(nanoseconds: 10_000_000)
+                ranges = try UserFaults.protectedRanges(of: pid)
+            }
+            #expect(!ranges.isEmpty)
+            try UserFaults.lift(ranges, of: pid)
+            #expect(try UserFaults.protectedRanges(of: pid).isEmpty)
+            await capture.abandon()
+            try await spinning.waitForProgress()
+            let second = try await guest.beginCapture(way: .live)
+            try await second.stopped()
+            await second.abandon()
+            try await spinning.expectAliveAndWell()
+        }
+    }
+
     @Test func aLiveCaptureThatLosesItsAgentIsReadByTheKeeper() async throws {
         try await SpinningGuest.run { spinning in
             let guest = try #require(spinning.guest as? QEMUGuest)

@@ -138,9 +138,17 @@ import Testing
             try await spinning.waitForProgress()
             try await guest.stop()
             await #expect(throws: ColdframeError.self) { try await guest.loadState(imagePath: image, tag: "other") }
+            guard case .failed = try await guest.interruptedLoad() else {
+                Issue.record("QEMU has forgotten that the load failed")
+                return
+            }
+            await guest.concludeLoad()
+            #expect(try await guest.interruptedLoad() == .notBegun)
             #expect(try await spinning.count() != saved)
             let jobEvents = spinning.host.events.filter { $0 == "JOB_STATUS_CHANGE" }.count
             try await guest.loadState(imagePath: image, tag: "t")
+            #expect(try await guest.interruptedLoad() == .loaded)
+            await guest.concludeLoad()
             #expect(try await spinning.count() == saved)
             #expect(spinning.host.events.filter { $0 == "JOB_STATUS_CHANGE" }.count == jobEvents)
             try await guest.cont()

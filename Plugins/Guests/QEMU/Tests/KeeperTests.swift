@@ -89,7 +89,7 @@ import Testing
         try await withKeeper { link, folder, _ in
             let pid = try await link.spawn(order("exec sleep 100", folder))
             let (readEnd, writeEnd) = try UnixSocket.pair()
-            _ = try await link.hold(readEnd)
+            _ = try await link.hold(readEnd, ending: .drain)
             let chunk = [UInt8](repeating: 7, count: 1 << 20)
             try writeEnd.writeAll(Array(chunk.prefix(4096)))
             // While the agent lives the stream is the agent's alone.
@@ -110,7 +110,7 @@ import Testing
     @Test func aReleasedCaptureIsNotDrained() async throws {
         try await withKeeper { link, _, _ in
             let (readEnd, writeEnd) = try UnixSocket.pair()
-            let capture = try await link.hold(readEnd)
+            let capture = try await link.hold(readEnd, ending: .drain)
             await link.release(capture)
             readEnd.close()
             #expect(throws: SystemError.self) { try writeEnd.writeAll([1, 2, 3]) }
@@ -124,7 +124,7 @@ import Testing
             let socket = try UnixSocket.connect(path: folder + "/k.sock")
             try socket.setReceiveTimeout(milliseconds: 5_000)
             try socket.writeAll(KeeperRequest.status.frame)
-            #expect(try Self.reply(socket) == .status(processID: pid, exit: nil))
+            #expect(try Self.reply(socket) == .status(status(pid)))
             try ProcessControl.signal(pid, Signals.kill)
         }
     }
@@ -141,9 +141,67 @@ import Testing
             let socket = try UnixSocket.connect(path: folder + "/k.sock")
             try socket.setReceiveTimeout(milliseconds: 5_000)
             try socket.writeAll(KeeperRequest.status.frame)
-            #expect(try Self.reply(socket) == .status(processID: pid, exit: nil))
+            #expect(try Self.reply(socket) == .status(status(pid)))
             try ProcessControl.signal(pid, Signals.kill)
         }
+    }
+
+    private func status(_ processID: Int32, draining: UInt32 = 0) -> KeeperStatus {
+        KeeperStatus(processID: processID, identity: "", exit: nil, drainingCount: draining)
+    }
+
+    @Test func aCaptureThatMayBeBrokenOffIs() async throws {
+        try await withKeeper { link, folder, _ in
+            let pid = try await link.spawn(order("exec sleep 100", folder))
+            let (readEnd, writeEnd) = try UnixSocket.pair()
+            _ = try await link.hold(readEnd, ending: .sever)
+            readEnd.close()
+            link.close()
+            try await BlockingPool.shared.run { () throws(SystemError) in
+                try writeEnd.setSendTimeout(milliseconds: 20_000)
+                #expect(throws: SystemError.self) {
+                    for _ in 0..<64 { try writeEnd.writeAll([UInt8](repeating: 1, count: 1 << 20)) }
+                }
+            }
+            try ProcessControl.signal(pid, Signals.kill)
+        }
+    }
+
+    @Test func theNextAgentIsToldWhatIsStillDrained() async throws {
+        try await withKeeper { link, folder, _ in
+            var order = order("exec sleep 100", folder)
+            order.identity = "me"
+            let pid = try await link.spawn(order)
+            let (readEnd, writeEnd) = try UnixSocket.pair()
+            _ = try await link.hold(readEnd, ending: .drain)
+            readEnd.close()
+            link.close()
+            let (next, status) = try #require(
+                try await KeeperLink.survivor(socketPath: folder + "/k.sock", onExit: { _ in }))
+            defer { next.close() }
+            #expect(status == KeeperStatus(processID: pid, identity: "me", exit: nil, drainingCount: 1))
+            writeEnd.close()
+            for _ in 0..<500 where try await next.status().drainingCount > 0 {
+                try await Task.sleep(nanoseconds: 10_000_000)
+            }
+            #expect(try await next.status().drainingCount == 0)
+            try ProcessControl.signal(pid, Signals.kill)
+        }
+    }
+
+    @Test func aStrangerIsWatchedAndLeftAlone() async throws {
+        let stranger = try ProcessControl.spawn(SpawnRequest(path: "sleep", arguments: ["100"]))
+        try await withKeeper { link, _, exits in
+            try await link.adopt(processID: stranger, identity: "other")
+            #expect(try await link.status().processID == stranger)
+            await link.disown()
+            #expect(try await link.status().processID == 0)
+            #expect(throws: Never.self) { try ProcessControl.signal(stranger, 0) }
+            try await link.adopt(processID: stranger, identity: "other")
+            try await link.signal(Signals.kill)
+            #expect(try await exits.first() != nil)
+        }
+        _ = try ProcessControl.wait(stranger)
     }
 
     private static func reply(_ socket: Descriptor) throws -> KeeperReply? {

@@ -1,0 +1,97 @@
+import CChecksum
+import QMPWire
+
+/// What a named agent has and what it has given up: enough to be the same agent after a restart.
+///
+/// In the file: `{"version": 1, "crc32c": N, "record": {…}}`, the checksum over the compact text of `record`.
+struct AgentRecord: Sendable, Equatable {
+    /// In the order in which they were made, which is one in which they can be made again.
+    private(set) var items: [RecordedItem] = []
+    /// What the configuration asks for and a client has taken away.
+    private(set) var removed: [RecordedItem] = []
+    /// The boot of the host in which this was written.
+    var bootID = ""
+
+    static let version: Int64 = 1
+
+    mutating func add(_ item: RecordedItem) {
+        items.removeAll { $0.isRival(of: item) }
+        removed.removeAll { $0.isRival(of: item) }
+        items.append(item)
+    }
+
+    mutating func remove(_ removal: RecordedRemoval) {
+        removed += items.filter { $0.isConfigured && removal.matches($0) }
+        items.removeAll { removal.matches($0) }
+    }
+
+    /// What was given up under the guest that is taken over.
+    mutating func takeRemoved(from other: AgentRecord) { removed = other.removed }
+
+    var guest: RecordedItem? { items.first { $0.kind == .guest } }
+
+    // MARK: Text
+
+    var text: [UInt8] {
+        let record = JSONValue.object([
+            "boot": .string(bootID), "items": .array(items.map(\.json)),
+            "removed": .array(removed.map(\.json)),
+        ])
+        var bytes: [UInt8] = []
+        JSONWriter.pretty(
+            .object([
+                "version": .integer(Self.version), "crc32c": .integer(Self.checksum(record)), "record": record,
+            ]), into: &bytes)
+        return bytes
+    }
+
+    /// Why a text is no record.
+    struct Damage: Error, CustomStringConvertible {
+        let description: String
+    }
+
+    init() {}
+
+    init(text: [UInt8]) throws(Damage) {
+        guard let json = try? JSONParser.parse(String(decoding: text, as: UTF8.self)), let record = json["record"]
+        else {
+            throw Damage(description: "it cannot be read")
+        }
+        guard json["version"]?.intValue == Self.version else {
+            throw Damage(description: "it is of another version of the agent")
+        }
+        guard json["crc32c"]?.intValue == Self.checksum(record) else {
+            throw Damage(description: "its checksum is wrong")
+        }
+        guard let bootID = record["boot"]?.stringValue,
+            let items = record["items"]?.arrayValue, let removed = record["removed"]?.arrayValue
+        else { throw Damage(description: "parts of it are missing") }
+        self.bootID = bootID
+        self.items = items.compactMap(RecordedItem.init(json:))
+        self.removed = removed.compactMap(RecordedItem.init(json:))
+        guard self.items.count == items.count, self.removed.count == removed.count else {
+            throw Damage(description: "it holds what this version does not know")
+        }
+    }
+
+    private static func checksum(_ record: JSONValue) -> Int64 {
+        var bytes: [UInt8] = []
+        JSONWriter.compact(record, into: &bytes)
+        return Int64(bytes.withUnsafeBytes { cf_crc32c(0, $0.baseAddress, $0.count) })
+    }
+}
+
+extension RecordedItem {
+    fileprivate var json: JSONValue {
+        .object([
+            "command": .string(command), "arguments": .object(arguments), "configured": .bool(isConfigured),
+        ])
+    }
+
+    fileprivate init?(json: JSONValue) {
+        guard let command = json["command"]?.stringValue, let arguments = json["arguments"]?.objectValue,
+            let isConfigured = json["configured"]?.boolValue
+        else { return nil }
+        self.init(command: command, arguments: arguments, isConfigured: isConfigured)
+    }
+}

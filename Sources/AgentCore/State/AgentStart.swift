@@ -1,0 +1,107 @@
+import ColdframeKit
+import LinuxSystem
+import QAPI
+import QMPWire
+
+/// Something that the configuration or the command line asks for.
+public struct StartItem: Sendable {
+    /// Where it was asked for, for errors.
+    public var location: String
+    public var command: String
+    public var arguments: JSONObject
+
+    public init(location: String, command: String, arguments: JSONObject) {
+        self.location = location
+        self.command = command
+        self.arguments = arguments
+    }
+}
+
+/// A start that went wrong.
+public struct StartFailure: Error, CustomStringConvertible {
+    public let description: String
+}
+
+extension Agent {
+    /// Makes what is configured and what is recorded, through the agent's own commands. An agent with a name finds its guest
+    /// again if that still runs.
+    ///
+    /// - Throws: `StartFailure` where something that is configured cannot be made, or the guest not be taken over.
+    public func start(_ configured: [StartItem]) async throws {
+        guard let recorder else {
+            for item in configured { try await carryOut(item.command, item.arguments, at: item.location) }
+            return
+        }
+        let wanted = configured.compactMap {
+            RecordedItem(command: $0.command, arguments: $0.arguments, isConfigured: true)
+        }
+        let guestLives = try await findsSurvivor(recorder.inherited.guest ?? wanted.first { $0.kind == .guest })
+        recovery?.awaitsGuest = guestLives
+        if guestLives { recorder.takeRemoved() }
+        let plan = RestartPlan(
+            configured: wanted, record: recorder.inherited, guestLives: guestLives, isSameBoot: recorder.isSameBoot)
+        for item in plan.deferred {
+            logger.warning(
+                "\(item.kind.rawValue) '\(item.name)' is configured in another way than the running guest has it: this takes effect when the guest has ended"
+            )
+        }
+        for item in plan.items {
+            let location = wanted.firstIndex(of: item).map { configured[$0].location }
+            try await make(item, at: location, recorder)
+        }
+        await recover()
+        await recorder.begin()
+    }
+
+    private func make(_ item: RecordedItem, at location: String?, _ recorder: StateRecorder) async throws {
+        recorder.isConfiguring = item.isConfigured
+        defer { recorder.isConfiguring = false }
+        let place = location ?? "recorded \(item.command)"
+        if item.kind == .guest {
+            await recover()
+            if recovery?.awaitsGuest == true, try await takeOver(item, at: place, recorder) { return }
+            guard item.isConfigured || !recorder.isSameBoot else {
+                return logger.notice("the guest has ended while there was no agent")
+            }
+        }
+        do {
+            try await carryOut(item.command, item.arguments, at: place)
+        } catch {
+            // A client's node or export may be missing for a while (an image that is not mounted); the guest may not.
+            guard !item.isConfigured, item.kind != .guest else { throw error }
+            logger.error("\(error); it is tried again at the next start")
+            recorder.keep(item)
+            return
+        }
+    }
+
+    /// False: it has ended since it was asked whether it runs.
+    private func takeOver(_ item: RecordedItem, at place: String, _ recorder: StateRecorder) async throws -> Bool {
+        do {
+            let options = try GuestOptions(QAPIInput(.object(item.arguments)))
+            guard try await guests.takeOver(options, services: services), let guest = guests.guest else {
+                recovery?.awaitsGuest = false
+                await recover()
+                return false
+            }
+            recorder.keep(item)
+            await settle(guest)
+            return true
+        } catch {
+            throw StartFailure(description: "\(place): \(ColdframeError(wrapping: error))")
+        }
+    }
+
+    private func carryOut(_ command: String, _ arguments: JSONObject, at place: String) async throws {
+        do {
+            _ = try await commands.execute(command, arguments)
+        } catch {
+            throw StartFailure(description: "\(place): \(error)")
+        }
+    }
+
+    private func findsSurvivor(_ guest: RecordedItem?) async throws -> Bool {
+        guard let guest, let options = try? GuestOptions(QAPIInput(.object(guest.arguments))) else { return false }
+        return try await guests.survives(options, services: services)
+    }
+}

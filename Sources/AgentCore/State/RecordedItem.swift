@@ -1,0 +1,79 @@
+import LinuxSystem
+import QMPWire
+
+/// Something that a command has made and that a restarted agent makes again: by the same command.
+struct RecordedItem: Sendable, Equatable {
+    enum Kind: String, Sendable {
+        case node, server, export, guest, tree
+    }
+
+    let kind: Kind
+    /// The node's name, the export's or tree's id; empty where there is one at most.
+    let name: String
+    let command: String
+    let arguments: JSONObject
+    /// The configuration or the command line asks for it, and not a client.
+    var isConfigured = false
+
+    /// Two things that cannot exist at once.
+    func isRival(of other: RecordedItem) -> Bool { kind == other.kind && name == other.name }
+
+    /// What a command with these arguments makes; nil if it is none that is recorded.
+    init?(command: String, arguments: JSONObject, isConfigured: Bool = false) {
+        switch command {
+        case "blockdev-add": (kind, name) = (.node, arguments["node-name"]?.stringValue ?? "")
+        case "nbd-server-start": (kind, name) = (.server, "")
+        case "block-export-add": (kind, name) = (.export, arguments["id"]?.stringValue ?? "")
+        // Its export has the name as its id.
+        case "nbd-server-add":
+            (kind, name) = (.export, (arguments["name"] ?? arguments["device"])?.stringValue ?? "")
+        case "guest-add": (kind, name) = (.guest, "")
+        case "snapshot-export-add": (kind, name) = (.tree, arguments["id"]?.stringValue ?? "")
+        default: return nil
+        }
+        self.command = command
+        self.arguments = Self.absolute(.object(arguments)).objectValue ?? arguments
+        self.isConfigured = isConfigured
+    }
+
+    private static let pathMembers: Set = ["filename", "path", "mountpoint", "log", "attach"]
+
+    /// With all paths absolute: the next agent may stand in another folder.
+    private static func absolute(_ value: JSONValue) -> JSONValue {
+        if let list = value.arrayValue { return .array(list.map(absolute)) }
+        guard let object = value.objectValue else { return value }
+        var made = JSONObject()
+        for (key, member) in object {
+            let path = pathMembers.contains(key) ? member.stringValue.flatMap { try? Files.absolutePath($0) } : nil
+            made[key] = path.map { .string($0) } ?? absolute(member)
+        }
+        return .object(made)
+    }
+}
+
+/// What a command takes away.
+struct RecordedRemoval {
+    let matches: @Sendable (RecordedItem) -> Bool
+
+    /// nil if it takes nothing away that is recorded.
+    init?(command: String, arguments: JSONObject) {
+        func named(_ kind: RecordedItem.Kind, _ member: String) -> @Sendable (RecordedItem) -> Bool {
+            let name = arguments[member]?.stringValue
+            return { $0.kind == kind && $0.name == name }
+        }
+        switch command {
+        case "blockdev-del": matches = named(.node, "node-name")
+        case "block-export-del": matches = named(.export, "id")
+        case "nbd-server-remove": matches = named(.export, "name")
+        case "snapshot-export-del": matches = named(.tree, "id")
+        case "guest-del": matches = { $0.kind == .guest }
+        case "nbd-server-stop":
+            // Its exports go with it.
+            matches = { item in
+                item.kind == .server || item.command == "nbd-server-add"
+                    || item.kind == .export && item.arguments["type"]?.stringValue == "nbd"
+            }
+        default: return nil
+        }
+    }
+}

@@ -1,0 +1,132 @@
+"""The agent is killed at every named point of every operation, under a guest that writes: nothing is half done.
+
+tools/test runs a slice that the seed chooses; tools/soak sets COLDFRAME_KILLS=all and a number of random moments.
+"""
+
+import os
+import time
+
+import pytest
+
+from harness.strike import MODES, RECOVERY_POINTS, Striker, points_of
+
+ALL = os.environ.get("COLDFRAME_KILLS") == "all"
+MOMENTS = int(os.environ.get("COLDFRAME_MOMENTS", "6"))
+
+
+@pytest.fixture
+def striker(guest):
+    return Striker(guest)
+
+
+def slice_of(points, chance, count=3):
+    return points if ALL else sorted(chance.sample(points, count), key=points.index)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_killed_in_a_save(guest_for, chance, mode):
+    striker = Striker(guest_for(mode))
+    for point in slice_of(points_of("save"), chance):
+        striker.kill_at(point, "snapshot-save", "t", mode=mode)
+        if striker.check("t", exists=point == "save.committed"):
+            striker.guest.delete("t")
+        print(f"{mode}: killed at {point}, whole or gone")
+    striker.guest.save("after", mode=mode)
+    striker.guest.stop()
+    striker.guest.check_images()
+
+
+def test_killed_in_a_load(striker, chance):
+    guest, points = striker.guest, points_of("load")
+    guest.save("t")
+    for point in slice_of(points, chance, 4):
+        # The saved guest writes, this one does not any more: so they can be told apart.
+        assert guest.console.ask("quiesce")["whole"] == [True, True, True]
+        before = guest.console.report()["writers"]
+        striker.kill_at(point, "snapshot-load", "t")
+        striker.check("t", exists=True)
+        loaded = striker.seen["writers"] != before
+        assert loaded == (points.index(point) >= points.index("load.feed")), \
+            f"killed at {point}, the guest is {'the loaded one' if loaded else 'the old one'}"
+        print(f"killed at {point}: {'loaded' if loaded else 'as before'}")
+    guest.load("t")
+    guest.console.assert_advances()
+
+
+def test_killed_in_a_delete(striker, chance):
+    for point in slice_of(points_of("delete"), chance):
+        if not striker.guest.tags():
+            striker.guest.save("t")
+        striker.kill_at(point, "snapshot-delete", "t")
+        striker.check("t", exists=point == "delete.begin")
+        print(f"killed at {point}")
+
+
+def test_killed_again_while_it_recovers(striker, chance):
+    pairs = [(first, second) for first, seconds in RECOVERY_POINTS.items() for second in seconds]
+    for first, second in slice_of(pairs, chance, 3):
+        command = "snapshot-" + first.split(".")[0]
+        if command != "snapshot-save" and not striker.guest.tags():
+            striker.guest.save("t")
+        elif command == "snapshot-save" and striker.guest.tags():
+            striker.guest.delete("t")
+        striker.kill_at(first, command, "t")
+        striker.kill_recovery_at(second)
+        striker.check("t", exists=command == "snapshot-load")
+        print(f"killed at {first}, then at {second}")
+
+
+def test_killed_at_any_moment(striker, chance):
+    for _ in range(MOMENTS):
+        command = chance.choice(["snapshot-save", "snapshot-load", "snapshot-delete"])
+        there = "t" in striker.guest.tags()
+        arguments = {}
+        if command == "snapshot-save":
+            arguments["mode"] = chance.choice(["live", "paused"])
+            if there:
+                striker.guest.delete("t")
+        elif not there:
+            striker.guest.save("t")
+        moment = chance.uniform(0, 1.2)
+        striker.begin(command, "t", **arguments)
+        time.sleep(moment)
+        striker.guest.kill()
+        whole = striker.check("t")
+        print(f"{command} {arguments.get('mode', '')} killed after {moment * 1000:.0f} ms: "
+              f"{'there' if whole else 'gone'}")
+
+
+@pytest.mark.parametrize("point", ["save.armed", "save.held", "save.stream", "save.attach"])
+def test_keeper_and_agent_are_killed_in_a_live_save(striker, point):
+    """Nobody is left to read the capture; the next agent thaws the guest."""
+    striker.restart(f"{point}=pause:700")
+    striker.begin("snapshot-save", "t", mode="live")
+    time.sleep(0.35)
+    striker.guest.kill_keeper()
+    striker.guest.kill()
+    striker.check("t", exists=False)
+    assert striker.guest.save("after", mode="live")["way"] == "live"
+
+
+@pytest.mark.parametrize("point", ["save.armed", "save.held", "save.stream", "save.attach", "load.stopped", "load.state"])
+def test_the_guest_is_killed(guest, point):
+    """Its disks are whole, the agent goes on, and nothing is left of what was under way."""
+    striker = Striker(guest)
+    if point.startswith("load"):
+        guest.save("t")
+    striker.restart(f"{point}=pause:500")
+    striker.begin("snapshot-" + point.split(".")[0], "t", **({"mode": "live"} if point.startswith("save") else {}))
+    time.sleep(0.25)
+    striker.kill_guest()
+    deadline = time.monotonic() + 30
+    while any(job["status"] != "concluded" for job in guest.execute("query-jobs")):
+        assert time.monotonic() < deadline, guest.execute("query-jobs")
+        time.sleep(0.05)
+    assert guest.execute("query-jobs")[0]["error"]
+    assert guest.execute("query-intents") == []
+    assert set(guest.tags()) == ({"t"} if point.startswith("load") else set())
+    with pytest.raises(Exception, match="has no guest"):
+        guest.execute("query-guest")
+    assert guest.end_agent() == 0
+    guest.check_images()
+    guest.restart(has_guest=False)
