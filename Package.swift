@@ -31,7 +31,7 @@ let neededByTests: [String: [Target.Dependency]] = ["QEMUGuest": ["NBDExport", "
 let modules: [(name: String, path: String, dependencies: [Target.Dependency])] = [
     ("FileProtocol", "Plugins/Protocols/File", []),
     ("RawFormat", "Plugins/Formats/Raw", []),
-    ("Qcow2Format", "Plugins/Formats/Qcow2", ["CChecksum", "CZlib"]),
+    ("Qcow2Format", "Plugins/Formats/Qcow2", ["CChecksum", "CZlib", "CZstd"]),
     ("NBDExport", "Plugins/Exports/NBD", []),
     ("SnapshotTreeExport", "Plugins/Exports/SnapshotTree", ["CFuse3"]),
     ("QEMUGuest", "Plugins/Guests/QEMU", ["QMPWire", "QMPClient", "KeeperWire"]),
@@ -55,6 +55,7 @@ let package = Package(
         .target(name: "CToml", linkerSettings: [.linkedLibrary("stdc++")]),
         .systemLibrary(name: "CFuse3", pkgConfig: "fuse3", providers: [.apt(["libfuse3-dev"])]),
         .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+        .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
 
         // The wire.
         .target(name: "LinuxSystem", dependencies: ["CLinux"]),
@@ -68,15 +69,17 @@ let package = Package(
             name: "ColdframeKit",
             dependencies: ["QAPI", "QMPWire", "LinuxSystem", .product(name: "Logging", package: "swift-log")]),
         .target(name: "AgentCore", dependencies: ["ColdframeKit", "QAPI", "QMPWire", "LinuxSystem", "CChecksum"]),
+        .target(name: "ImageTools", dependencies: ["ColdframeKit", "LinuxSystem"]),
+        .target(name: "BlockModules", dependencies: ["ColdframeKit", "FileProtocol", "RawFormat", "Qcow2Format"]),
         .executableTarget(
             name: "coldframed",
-            dependencies: ["AgentCore", "CToml", .product(name: "Logging", package: "swift-log")]
+            dependencies: ["AgentCore", "BlockModules", "CToml", .product(name: "Logging", package: "swift-log")]
                 + modules.map { .byName(name: $0.name) }),
         .executableTarget(
             name: "coldframe",
             dependencies: [
-                "QMPClient", "QMPWire", "LinuxSystem",
-                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                "QMPClient", "QMPWire", "LinuxSystem", "AgentCore", "BlockModules", "ColdframeKit", "ImageTools",
+                "QAPI", .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ]),
         .executableTarget(name: "coldframe-keeper", dependencies: ["KeeperWire", "LinuxSystem"]),
 

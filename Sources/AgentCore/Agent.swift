@@ -68,7 +68,8 @@ public final class Agent {
         graph = Graph(
             factories: modules.flatMap(\.blockDrivers),
             gate: ImageReferenceGate(allowedFolders: configuration.allowedBackingFolders),
-            openImages: try directories.map { try OpenImages(stateDirectory: $0.state, logger: configuration.logger) })
+            openImages: try directories.map { try OpenImages(stateDirectory: $0.state, logger: configuration.logger) },
+            post: post)
         exports = ExportRegistry(factories: modules.flatMap(\.blockExports), graph: graph, post: post)
         snapshotExports = SnapshotExportRegistry(factory: modules.flatMap(\.snapshotExports).first)
         guests = GuestRegistry(factories: modules.flatMap(\.guests)) { [lane] in lane.jobID }

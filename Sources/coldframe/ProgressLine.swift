@@ -19,6 +19,15 @@ struct ProgressLine {
         lastDrawn = isTerminal ? 0 : start
     }
 
+    /// For work that is counted in steps.
+    mutating func update(steps done: UInt64, of total: UInt64) {
+        let now = SystemClock.monotonicNanoseconds()
+        guard isTerminal, now - lastDrawn >= 100_000_000, total > 0 else { return }
+        lastDrawn = now
+        isDrawn = true
+        Terminal.writeError("\r\u{1B}[K\(title) \(done * 100 / total) %")
+    }
+
     /// `current` and `total` in bytes.
     mutating func update(current: UInt64, total: UInt64) {
         let now = SystemClock.monotonicNanoseconds()

@@ -1,19 +1,15 @@
+import BlockModules
 import ColdframeKit
-import FileProtocol
 import NBDExport
 import QEMUGuest
-import Qcow2Format
-import RawFormat
 import SnapshotTreeExport
 
-/// The modules of this agent: the one list.
+/// The modules of this agent: the one list, with `BlockModules` for those that open images.
 enum Modules {
-    static let all: [Module] = [
-        FileProtocolModule.module,
-        RawFormatModule.module,
-        Qcow2FormatModule.module,
-        NBDExportModule.module,
-        SnapshotTreeModule.module,
-        QEMUGuestModule.module,
-    ]
+    static let all: [Module] =
+        BlockModules.all + [
+            NBDExportModule.module,
+            SnapshotTreeModule.module,
+            QEMUGuestModule.module,
+        ]
 }

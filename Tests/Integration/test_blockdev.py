@@ -152,3 +152,48 @@ def nbd_uri(directory, export):
 def with_nbd(agent, directory, node, **options):
     agent.execute("nbd-server-start", addr={"type": "unix", "data": {"path": str(directory / "nbd.sock")}})
     agent.execute("block-export-add", type="nbd", id="e", node_name=node, **options)
+
+
+def test_block_resize_grows_and_shrinks(agent, image):
+    agent.add_qcow2("n", image)
+    agent.execute("blockdev-snapshot-internal-sync", device="n", name="before")
+    agent.execute("block-dirty-bitmap-add", node="n", name="b")
+    for size in (128, 32, 64):
+        agent.execute("block_resize", node_name="n", size=size * images.MEBIBYTE)
+        assert agent.node("n")["image"]["virtual-size"] == size * images.MEBIBYTE
+    assert refused(agent, "block_resize", node_name="n", size=1000) == "The new size must be a multiple of 512"
+    assert refused(agent, "block_resize", node_name="n", size=-512) == "Parameter 'size' expects a >0 size"
+    assert refused(agent, "block_resize", node_name="x", size=512) == "Cannot find device='' nor node-name='x'"
+    agent.execute("blockdev-del", node_name="n")
+    images.check(image)
+
+
+def test_block_resize_does_not_pull_a_disk_from_under_its_user(agent, image, directory):
+    agent.add_qcow2("n", image)
+    agent.execute("nbd-server-start", addr={"type": "unix", "data": {"path": str(directory / "nbd")}})
+    agent.execute("block-export-add", id="e", type="nbd", node_name="n")
+    assert "'resize'" in refused(agent, "block_resize", node_name="n", size=128 * images.MEBIBYTE)
+
+
+def test_damage_is_told_and_the_node_becomes_read_only(agent, image, directory):
+    # The first L2 entry points to the L2 table itself.
+    with open(image, "r+b") as file:
+        file.seek(40)
+        l1 = int.from_bytes(file.read(8), "big")
+        file.seek(l1)
+        l2 = int.from_bytes(file.read(8), "big") & 0x00FFFFFFFFFFFE00
+        file.seek(l2)
+        file.write((l2 | 1 << 63).to_bytes(8, "big"))
+    agent.add_qcow2("n", image)
+    agent.execute("nbd-server-start", addr={"type": "unix", "data": {"path": str(directory / "nbd")}})
+    agent.execute("block-export-add", id="e", type="nbd", node_name="n", writable=True)
+    done = subprocess.run(["qemu-io", "-f", "raw", "-c", "write 0 4k", f"nbd+unix:///n?socket={directory}/nbd"],
+                          capture_output=True, text=True, timeout=60)
+    assert "rror" in done.stdout + done.stderr
+    event = agent.wait_event("BLOCK_IMAGE_CORRUPTED")
+    assert event["data"]["node-name"] == "n" and event["data"]["fatal"] is True
+    assert agent.node("n")["ro"] is True
+    agent.execute("block-export-del", id="e", mode="hard")
+    agent.execute("blockdev-del", node_name="n")
+    info = subprocess.run(["qemu-img", "info", str(image)], capture_output=True, text=True, timeout=60).stdout
+    assert "corrupt: true" in info

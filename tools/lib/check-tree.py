@@ -21,7 +21,9 @@ ALLOWED = {
     "KeeperWire": {"LinuxSystem"},
     "ColdframeKit": {"QAPI", "QMPWire", "LinuxSystem", "Logging"},
     "AgentCore": {"ColdframeKit", "QAPI", "QMPWire", "LinuxSystem", "CChecksum", "Logging"},
-    "coldframe": {"QMPClient", "QMPWire", "LinuxSystem", "ArgumentParser"},
+    "ImageTools": {"ColdframeKit", "LinuxSystem"},
+    "coldframe": {"QMPClient", "QMPWire", "LinuxSystem", "ArgumentParser", "AgentCore", "BlockModules", "ColdframeKit",
+                  "ImageTools", "QAPI"},
     "coldframe-keeper": {"KeeperWire", "LinuxSystem"},
 }
 FREE_OF_CHOICE = {"Synchronization"}

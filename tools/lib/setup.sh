@@ -6,7 +6,7 @@ build_directory=$coldframe_root/.build
 venv_directory=$build_directory/venv
 . "$coldframe_root/tools/lib/newer-qemu.sh"
 
-build_packages=(git libfuse3-dev zlib1g-dev libtomlplusplus-dev pkg-config binutils g++)
+build_packages=(git libfuse3-dev zlib1g-dev libzstd-dev libtomlplusplus-dev pkg-config binutils g++)
 demo_packages=(qemu-system-x86 qemu-utils fuse3)
 test_packages=("${demo_packages[@]}" libnbd-bin linux-image-cloud-amd64 busybox-static e2fsprogs python3-venv fio cpio kmod)
 

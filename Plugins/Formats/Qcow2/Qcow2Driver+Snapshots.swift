@@ -5,7 +5,11 @@ extension Qcow2Driver: VMStateBearing {
 
     public func createSnapshot(_ request: SnapshotRequest) throws(ColdframeError) -> SnapshotInfo {
         try checkMayChange()
-        return try operations.create(request, diskByteCount: byteCount)
+        do throws(ColdframeError) {
+            return try operations.create(request, diskByteCount: byteCount)
+        } catch {
+            throw corruption.noticeChanging(error)
+        }
     }
 
     public func deleteSnapshot(id: String) throws(ColdframeError) {
@@ -44,6 +48,11 @@ extension Qcow2Driver: VMStateBearing {
         guard !isReadOnly else {
             throw ColdframeError(.permission, "Image '\(displayFilename)' is open read-only")
         }
+        guard !geometry.hasExternalData else {
+            throw ColdframeError(
+                .unsupported, "Image '\(displayFilename)' has an external data file, which excludes internal snapshots")
+        }
         try writer.prepare()
+        writer.compressedSpace.settle()
     }
 }

@@ -1,6 +1,5 @@
 import ColdframeKit
 import LinuxSystem
-import QMPWire
 import Synchronization
 
 /// An open qcow2 image.
@@ -9,7 +8,6 @@ import Synchronization
 /// time; the state of a machine is appended while requests are served.
 public final class Qcow2Driver: BlockDriver, Backed {
     public let driverName = "qcow2"
-    public let isReadOnly: Bool
     public let threadModel = ThreadModel.parallel
     public let backing: BlockNode?
 
@@ -21,9 +19,11 @@ public final class Qcow2Driver: BlockDriver, Backed {
     let store: ClusterStore
     let writer: DiskWriter
     let operations: SnapshotOperations
+    let corruption: Corruption
+    let backingFilename: String?
+    private let isOpenReadOnly: Bool
+    private let takesDiscards: Bool
     private let diskByteCount: Atomic<UInt64>
-    private let backingFilename: String?
-    private let passesDiscards: Bool
     let hasStateWriter = Atomic<Bool>(false)
 
     /// What may be set when an image is opened.
@@ -34,23 +34,33 @@ public final class Qcow2Driver: BlockDriver, Backed {
         /// Bound of the cache of refcount blocks, in bytes.
         public var refcountCacheByteLimit = 8 << 20
         /// Whether discards, and zeroing that may unmap, free clusters (`discard=unmap`).
-        public var passesDiscards = true
+        public var takesDiscards = true
+        /// Which freed clusters are given back to the host.
+        var discardPolicy = DiscardPolicy()
+        /// Called, on any thread, when the image is found damaged.
+        public var reportCorruption: @Sendable (ImageCorruption) -> Void = { _ in }
         public init() {}
     }
 
-    /// Opens an image whose header has been read. Blocks. On a throw nothing has been written.
+    /// Opens an image whose header has been read. Blocks. A dirty image that is to be written is repaired first; beside
+    /// that, nothing has been written on a throw.
     ///
-    /// `image` is what `Qcow2Image.read` gave for the same file, `backing` the node that is to show through, or nil.
-    public init(_ image: Qcow2Image, backing: BlockNode?, options: Options) throws(ColdframeError) {
+    /// `image` is what `Qcow2Image.read` gave for the same file, `backing` the node that is to show through, or nil,
+    /// `dataFile` the node with the guest's data for images that keep it in a file of its own.
+    public init(
+        _ image: Qcow2Image, backing: BlockNode?, dataFile: BlockNode? = nil, options: Options
+    ) throws(ColdframeError) {
+        let image = options.isReadOnly ? image : try image.mended()
         let header = image.header
         file = image.file
         extensions = image.extensions
         geometry = header.geometry
-        isReadOnly = options.isReadOnly
-        passesDiscards = options.passesDiscards
+        isOpenReadOnly = options.isReadOnly
+        takesDiscards = options.takesDiscards
         backingFilename = image.backingFilename
         self.backing = backing
         if !options.isReadOnly { try image.checkWritable() }
+        let data = try image.data(dataFile)
         let l1 = try image.readL1()
         let refcounts = try RefcountTable(
             file: file, geometry: geometry, header: header, cacheByteLimit: options.refcountCacheByteLimit)
@@ -58,81 +68,92 @@ public final class Qcow2Driver: BlockDriver, Backed {
         diskByteCount = Atomic(header.diskByteCount)
         map = ClusterMap(
             file: file, geometry: geometry, l1: l1, l1Offset: header.l1Offset, cacheByteLimit: options.l2CacheByteLimit)
-        reader = ClusterReader(map: map, file: file, backing: backing)
-        store = ClusterStore(file: file, geometry: geometry, header: header, refcounts: refcounts)
-        writer = DiskWriter(map: map, store: store, reader: reader)
-        operations = SnapshotOperations(map: map, store: store, contents: contents)
+        reader = ClusterReader(map: map, file: data.file, backing: backing, compression: image.compression)
+        store = ClusterStore(
+            file: file, data: data, header: header, refcounts: refcounts,
+            guardian: MetadataGuard(header: header, l1: l1, refcounts: refcounts, contents: contents),
+            policy: options.discardPolicy)
+        writer = DiskWriter(map: map, store: store, reader: reader, compression: image.compression)
+        operations = SnapshotOperations(map: map, store: store, contents: contents, compression: image.compression)
+        corruption = Corruption(store: store, report: options.reportCorruption)
     }
 
     public var byteCount: UInt64 { diskByteCount.load(ordering: .acquiring) }
+    public var isReadOnly: Bool { isOpenReadOnly || corruption.forbidsChanges }
     public var displayFilename: String { file.node.driver.displayFilename }
 
-    public func information() throws(ColdframeError) -> BlockInformation {
-        let header = store.header
-        var data: JSONObject = [:]
-        data["compat"] = .string(header.version >= 3 ? "1.1" : "0.10")
-        if header.version >= 3 {
-            data["extended-l2"] = .bool(geometry.hasExtendedL2)
-            data["lazy-refcounts"] = .bool(header.compatible & Header.lazyRefcountsFeature != 0)
-            data["corrupt"] = .bool(header.incompatible.contains(.corrupt))
+    // MARK: Requests
+
+    /// Counts `body` as a request that reads.
+    private func reading<Result>(
+        _ body: () throws(ColdframeError) -> Result
+    ) throws(ColdframeError) -> Result {
+        let epoch = store.epochs.enter()
+        defer { store.epochs.leave(epoch) }
+        do throws(ColdframeError) {
+            return try body()
+        } catch {
+            corruption.noticeReading(error)
+            throw error
         }
-        data["refcount-bits"] = .integer(1 << Int64(geometry.refcountOrder))
-        data["compression-type"] = .string("zlib")
-        return BlockInformation(
-            allocatedByteCount: try file.node.driver.information().allocatedByteCount,
-            clusterByteCount: UInt32(geometry.clusterByteCount),
-            isDirty: header.incompatible.contains(.dirty), backingFilename: backingFilename,
-            backingFormat: extensions.backingFormat, formatSpecific: ("qcow2", data))
+    }
+
+    /// Counts `body` as a request that changes the image.
+    func changing(
+        _ flags: WriteFlags = [], _ body: () throws(ColdframeError) -> Void
+    ) throws(ColdframeError) {
+        guard !corruption.forbidsChanges else {
+            throw ColdframeError(.permission, "Image '\(displayFilename)' is marked corrupt and takes no changes")
+        }
+        let epoch = store.epochs.enter()
+        do throws(ColdframeError) {
+            defer { store.epochs.leave(epoch) }
+            try body()
+        } catch {
+            throw corruption.noticeChanging(error)
+        }
+        if flags.contains(.forceUnitAccess) { try store.flush() }
     }
 
     public func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ColdframeError) {
-        let epoch = store.epochs.enter()
-        defer { store.epochs.leave(epoch) }
-        try reader.read(into: buffer, at: GuestOffset(offset))
+        try reading { () throws(ColdframeError) in try reader.read(into: buffer, at: GuestOffset(offset)) }
     }
 
     public func write(
         _ buffer: UnsafeRawBufferPointer, at offset: UInt64, flags: WriteFlags
     ) throws(ColdframeError) {
-        let epoch = store.epochs.enter()
-        do {
-            defer { store.epochs.leave(epoch) }
-            try writer.write(buffer, at: GuestOffset(offset))
-        }
-        if flags.contains(.forceUnitAccess) { try store.flush() }
+        try changing(flags) { () throws(ColdframeError) in try writer.write(buffer, at: GuestOffset(offset)) }
     }
 
     public func writeZeroes(at offset: UInt64, byteCount: UInt64, flags: WriteFlags) throws(ColdframeError) {
-        let epoch = store.epochs.enter()
-        do {
-            defer { store.epochs.leave(epoch) }
+        try changing(flags) { () throws(ColdframeError) in
             try writer.writeZeroes(
                 offset..<offset + byteCount, diskByteCount: self.byteCount,
-                flags: passesDiscards ? flags : flags.subtracting(.mayUnmap))
+                flags: takesDiscards ? flags : flags.subtracting(.mayUnmap))
         }
-        if flags.contains(.forceUnitAccess) { try store.flush() }
     }
 
     public func discard(at offset: UInt64, byteCount: UInt64) throws(ColdframeError) {
-        guard passesDiscards else { return }
-        let epoch = store.epochs.enter()
-        defer { store.epochs.leave(epoch) }
-        try writer.discard(offset..<offset + byteCount, diskByteCount: self.byteCount)
+        guard takesDiscards else { return }
+        try changing { () throws(ColdframeError) in
+            try writer.discard(offset..<offset + byteCount, diskByteCount: self.byteCount)
+        }
     }
 
     public func flush() throws(ColdframeError) {
-        if isReadOnly { return }
+        if isOpenReadOnly { return }
         try store.flush()
     }
 
     public func extents(at offset: UInt64, byteCount: UInt64, limit: Int) throws(ColdframeError) -> [Extent] {
-        let epoch = store.epochs.enter()
-        defer { store.epochs.leave(epoch) }
-        return try reader.extents(at: offset, byteCount: byteCount, limit: limit)
+        try reading { () throws(ColdframeError) in try reader.extents(at: offset, byteCount: byteCount, limit: limit) }
     }
 
     public func close() throws(ColdframeError) {
-        if isReadOnly { return }
+        if isOpenReadOnly { return }
+        // Refcounts of a damaged image are left as they are: what they say is not to be built upon.
+        if corruption.forbidsChanges { return try store.flush() }
+        writer.compressedSpace.settle()
         try store.close()
     }
 

@@ -22,17 +22,19 @@ public struct Qcow2Factory: BlockDriverFactory {
             throw ColdframeError(.invalidArgument, "Driver 'qcow2' got the options of another driver")
         }
         var settings = try Self.settings(branch)
-        settings.passesDiscards = options.discard == .unmap
-        if branch.dataFile != nil {
-            throw ColdframeError(.unsupported, "'data-file' can only be set for images with an external data file")
-        }
+        settings.takesDiscards = options.discard == .unmap
+        settings.discardPolicy = DiscardPolicy(
+            request: branch.passDiscardRequest ?? settings.takesDiscards,
+            snapshot: branch.passDiscardSnapshot ?? true, other: branch.passDiscardOther ?? false)
+        settings.reportCorruption = context.corruptionReport()
         let file = try await context.child("file", branch.file, role: .image)
         let image = try await BlockingPool.shared.run { () throws(ColdframeError) in try Qcow2Image.read(file) }
-        settings.isReadOnly = try Self.isReadOnly(image, file, context)
+        let dataFile = try await Self.dataFile(branch, image, context)
+        settings.isReadOnly = try Self.isReadOnly(image, [file] + (dataFile.map { [$0] } ?? []), context)
         let backing = try await Self.backing(branch, image, context)
         let final = settings
         return try await BlockingPool.shared.run { () throws(ColdframeError) in
-            try Qcow2Driver(image, backing: backing, options: final)
+            try Qcow2Driver(image, backing: backing, dataFile: dataFile, options: final)
         }
     }
 
@@ -69,12 +71,12 @@ public struct Qcow2Factory: BlockDriverFactory {
 
     @AgentActor
     private static func isReadOnly(
-        _ image: Qcow2Image, _ file: BlockNode, _ context: any OpenContext
+        _ image: Qcow2Image, _ files: [BlockNode], _ context: any OpenContext
     ) throws(ColdframeError) -> Bool {
         if context.isReadOnly { return true }
         do throws(ColdframeError) {
             try image.checkWritable()
-            if file.isReadOnly {
+            for file in files where file.isReadOnly {
                 throw ColdframeError(.permission, "Block node '\(file.name)' is read-only")
             }
             return false
@@ -82,6 +84,26 @@ public struct Qcow2Factory: BlockDriverFactory {
             guard context.autoReadOnly else { throw error }
             return true
         }
+    }
+
+    /// The option wins over the image.
+    @AgentActor
+    private static func dataFile(
+        _ branch: BlockdevOptionsQcow2, _ image: Qcow2Image, _ context: any OpenContext
+    ) async throws -> BlockNode? {
+        if let reference = branch.dataFile {
+            guard image.hasDataFile else {
+                throw ColdframeError(
+                    .invalidArgument, "'data-file' can only be set for images with an external data file")
+            }
+            return try await context.child("data-file", reference, role: .data)
+        }
+        guard image.hasDataFile else { return nil }
+        guard let filename = image.dataFilename else {
+            throw ColdframeError(.invalidArgument, "'data-file' is required for this image")
+        }
+        return try await context.dataFileNamedByImage(
+            filename: filename, imageFilename: image.file.node.driver.displayFilename)
     }
 
     /// The option wins over the image: `null` means none, absent what the image names.
@@ -99,47 +121,5 @@ public struct Qcow2Factory: BlockDriverFactory {
                 filename: filename, format: image.backingFormat,
                 imageFilename: image.file.node.driver.displayFilename)
         }
-    }
-
-    // MARK: Create
-
-    @AgentActor
-    public func create(_ options: BlockdevCreateOptions, context: any CreateContext) async throws {
-        guard let branch = options.branch as? BlockdevCreateOptionsQcow2 else {
-            throw ColdframeError(.invalidArgument, "Driver 'qcow2' got the options of another driver")
-        }
-        let settings = try Self.createSettings(branch)
-        let target = try await context.target(branch.file)
-        try await BlockingPool.shared.run { () throws(ColdframeError) in
-            try Qcow2Create.write(settings, into: target)
-        }
-    }
-
-    static func createSettings(_ branch: BlockdevCreateOptionsQcow2) throws(ColdframeError) -> Qcow2Create.Options {
-        func refuse(_ isSet: Bool, _ what: String) throws(ColdframeError) {
-            if isSet { throw ColdframeError(.unsupported, "\(what) is not supported for new qcow2 images") }
-        }
-        try refuse(branch.dataFile != nil || branch.dataFileRaw == true, "An external data file")
-        try refuse(branch.extendedL2 == true, "Extended L2 ('extended-l2')")
-        try refuse(branch.lazyRefcounts == true, "'lazy-refcounts'")
-        try refuse(branch.compressionType == .zstd, "Compression type 'zstd'")
-        try refuse(
-            ![nil, .off].contains(branch.preallocation), "Preallocation mode '\(branch.preallocation?.rawValue ?? "")'")
-        var settings = Qcow2Create.Options(diskByteCount: branch.size)
-        settings.version = branch.version == .v2 ? 2 : 3
-        settings.clusterByteCount = branch.clusterSize ?? settings.clusterByteCount
-        if let bits = branch.refcountBits {
-            guard let bits = UInt64(exactly: bits) else {
-                throw ColdframeError(
-                    .invalidArgument, "Refcount width must be a power of two and may not exceed 64 bits")
-            }
-            settings.refcountBits = bits
-        }
-        if branch.backingFile == nil, branch.backingFmt != nil {
-            throw ColdframeError(.invalidArgument, "Backing format cannot be used without backing file")
-        }
-        settings.backingFilename = branch.backingFile
-        settings.backingFormat = branch.backingFmt
-        return settings
     }
 }

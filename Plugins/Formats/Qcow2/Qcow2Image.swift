@@ -7,6 +7,11 @@ public struct Qcow2Image: Sendable {
     let file: ImageFile
     /// The backing file's name as the image has it; nil if it has none.
     public let backingFilename: String?
+    /// The file with the guest's data as the image has it; nil if it has none, or does not say which.
+    public var dataFilename: String? { extensions.externalDataFilename }
+    /// Guest data lies in a file of its own.
+    public var hasDataFile: Bool { header.incompatible.contains(.externalDataFile) }
+    var compression: Compression { Compression(rawValue: header.compressionType) ?? .deflate }
     /// The backing file's format as the image has it.
     public var backingFormat: String? { extensions.backingFormat }
     /// Size of the virtual disk in bytes.
@@ -41,12 +46,8 @@ public struct Qcow2Image: Sendable {
         if header.compressionType != 0, !hasCompressionBit {
             throw ColdframeError(.corrupt, "qcow2: Compression type incompatible feature bit must be set", errno: 22)
         }
-        switch header.compressionType {
-        case 0: break
-        case 1:
-            throw ColdframeError(
-                .unsupported, "qcow2: compression type zstd is not supported; convert the image with qemu-img convert")
-        default: throw ColdframeError(.unsupported, "qcow2: unknown compression type: \(header.compressionType)")
+        guard Compression(rawValue: header.compressionType) != nil else {
+            throw ColdframeError(.unsupported, "qcow2: unknown compression type: \(header.compressionType)")
         }
         guard header.refcountOrder <= 6 else {
             throw ColdframeError(
@@ -57,12 +58,6 @@ public struct Qcow2Image: Sendable {
         case 1: throw ColdframeError(.unsupported, "AES-CBC encrypted qcow2 images are not supported")
         case 2: throw ColdframeError(.unsupported, "LUKS encrypted qcow2 images are not supported")
         default: throw ColdframeError(.unsupported, "Unsupported encryption method \(header.encryptionMethod)")
-        }
-        if header.incompatible.contains(.externalDataFile) {
-            throw ColdframeError(
-                .unsupported,
-                "qcow2 images with an external data file"
-                    + (extensions.externalDataFilename.map { " ('\($0)')" } ?? "") + " are not supported")
         }
         if header.incompatible.contains(.extendedL2), header.clusterBits < 14 {
             throw ColdframeError(
@@ -123,16 +118,42 @@ public struct Qcow2Image: Sendable {
         if header.incompatible.contains(.corrupt) {
             throw ColdframeError(.permission, "qcow2: Image is corrupt; cannot be opened read/write", errno: 13)
         }
-        if header.incompatible.contains(.dirty) {
-            throw ColdframeError(
-                .permission,
-                "qcow2: Image is marked dirty, its refcounts may be wrong; cannot be opened read/write. "
-                    + "Repair it with qemu-img check -r all", errno: 13)
+    }
+
+    /// The image's refcounts may be behind its tables: whoever wrote it last counts lazily and did not come to its end.
+    var isDirty: Bool { header.incompatible.contains(.dirty) }
+
+    /// Mends the refcounts of a dirty image, and returns it as it then is. Others are returned as they are.
+    func mended() throws(ColdframeError) -> Qcow2Image {
+        guard isDirty, !header.incompatible.contains(.corrupt) else { return self }
+        let result: ImageCheckResult
+        do {
+            result = try Qcow2Check.run(on: file.node, repair: .all, observer: Unobserved())
+        } catch {
+            throw error.prefixed("Could not repair dirty image")
         }
-        if header.incompatible.contains(.extendedL2) {
+        guard result.corruptionCount == 0, result.checkErrorCount == 0 else {
             throw ColdframeError(
-                .unsupported, "qcow2: Images with extended L2 entries can only be opened read-only (read-only=on)")
+                .corrupt,
+                "Could not repair dirty image: \(result.corruptionCount) errors are left; 'coldframe image check' lists them"
+            )
         }
+        return try Qcow2Image.read(file.node)
+    }
+
+    /// Where guest data lies. `node` is the data file that the user or the image named.
+    func data(_ node: BlockNode?) throws(ColdframeError) -> DataFile {
+        guard hasDataFile else {
+            guard node == nil else {
+                throw ColdframeError(
+                    .invalidArgument, "'data-file' can only be set for images with an external data file")
+            }
+            return DataFile(inImage: file)
+        }
+        guard let node else {
+            throw ColdframeError(.invalidArgument, "'data-file' is required for this image")
+        }
+        return DataFile(external: node, isRaw: header.autoclear & Header.rawExternalDataAutoclear != 0)
     }
 
     /// The active L1 table in host order.

@@ -27,6 +27,11 @@ func registerBlockCommands(_ registry: any CommandRegistry, agent: Agent) {
         try agent.jobs.start(id: arguments.jobId, driver: CreateJob(arguments.options, graph: graph))
         return QAPIEmpty()
     }
+    registry.register(BlockResizeCommand.self, touches: { [$0.nodeName ?? ""] }) { arguments in
+        // The lane: a new size and a snapshot of the same disk do not go together.
+        try await agent.lane.run { try await NodeResizing(graph: graph).run(arguments) }
+        return QAPIEmpty()
+    }
     registry.register(QueryNamedBlockNodesCommand.self) { _ in
         try await NodeInformation(graph: graph).nodes()
     }

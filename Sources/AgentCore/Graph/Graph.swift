@@ -1,6 +1,7 @@
 import ColdframeKit
 import LinuxSystem
 import QAPI
+import QMPWire
 
 /// All nodes of the agent: names, edges, permissions.
 @AgentActor
@@ -14,8 +15,13 @@ public final class Graph {
     private let activity = Activity()
     /// nil for an agent that keeps no state.
     private let openImages: OpenImages?
+    private let post: @Sendable @AgentActor (_ event: String, _ data: JSONObject) -> Void
 
-    init(factories: [any BlockDriverFactory], gate: ImageReferenceGate, openImages: OpenImages? = nil) {
+    init(
+        factories: [any BlockDriverFactory], gate: ImageReferenceGate, openImages: OpenImages? = nil,
+        post: @escaping @Sendable @AgentActor (_ event: String, _ data: JSONObject) -> Void = { _, _ in }
+    ) {
+        self.post = post
         self.factories = Dictionary(factories.map { ($0.driverName, $0) }, uniquingKeysWith: { first, _ in first })
         self.gate = gate
         self.openImages = openImages
@@ -206,6 +212,14 @@ public final class Graph {
             do { try await close(node) } catch { failures.append(ColdframeError(wrapping: error)) }
         }
         return failures
+    }
+
+    func reportCorruption(of nodeName: String, _ corruption: ImageCorruption) {
+        var data: JSONObject = ["device": "", "node-name": .string(nodeName), "msg": .string(corruption.message)]
+        if let offset = corruption.offset { data["offset"] = .integer(Int64(clamping: offset)) }
+        if let byteCount = corruption.byteCount { data["size"] = .integer(Int64(clamping: byteCount)) }
+        data["fatal"] = .bool(corruption.isFatal)
+        post("BLOCK_IMAGE_CORRUPTED", data)
     }
 
     // MARK: Images that are no nodes

@@ -13,10 +13,21 @@ public struct ImageReferenceGate: Sendable {
         self.allowedFolders = allowedFolders.map { $0.hasSuffix("/") ? $0 : $0 + "/" }
     }
 
+    /// What an image names a file for.
+    public enum Purpose: String, Sendable {
+        case backing
+        case data
+        /// The option that gives the file instead.
+        var option: String { self == .backing ? "backing" : "data-file" }
+    }
+
     /// The path to open for `filename` as named by the image at `imageFilename`.
-    public func resolve(_ filename: String, imageFilename: String) throws(ColdframeError) -> String {
+    public func resolve(
+        _ filename: String, as purpose: Purpose = .backing, imageFilename: String
+    ) throws(ColdframeError) -> String {
         guard !filename.isEmpty, !filename.utf8.contains(0) else {
-            throw ColdframeError(.corrupt, "Image '\(imageFilename)' names a backing file that is no file name")
+            throw ColdframeError(
+                .corrupt, "Image '\(imageFilename)' names a \(purpose.rawValue) file that is no file name")
         }
         let folder = imageFilename.lastIndex(of: "/").map { String(imageFilename[...$0]) } ?? ""
         let joined = filename.hasPrefix("/") ? filename : folder + filename
@@ -24,14 +35,16 @@ public struct ImageReferenceGate: Sendable {
         do {
             path = try Files.canonicalPath(joined)
         } catch {
-            throw ColdframeError(.notFound, "Could not open backing file: Could not open '\(joined)': \(error.reason)")
+            throw ColdframeError(
+                .notFound, "Could not open \(purpose.rawValue) file: Could not open '\(joined)': \(error.reason)")
         }
         // The canonical path is judged, so that neither `..` nor a link leads out of an allowed folder.
         guard allowedFolders.contains(where: { path.hasPrefix($0) }) else {
             throw ColdframeError(
                 .permission,
-                "Image '\(imageFilename)' names the backing file '\(filename)', which is not followed by itself: give "
-                    + "'backing' in the node's options, or allow its folder with --allow-backing")
+                "Image '\(imageFilename)' names the \(purpose.rawValue) file '\(filename)', which is not followed by "
+                    + "itself: give '\(purpose.option)' in the node's options, or allow its folder with --allow-backing"
+            )
         }
         return path
     }

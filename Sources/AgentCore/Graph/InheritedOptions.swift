@@ -17,7 +17,7 @@ struct InheritedOptions {
         forceShare = parent.forceShare
         cache = parent.cache
         switch role {
-        case .image:
+        case .image, .data:
             isReadOnly = parent.readOnly
             discard = .unmap
         case .backing:

@@ -47,7 +47,7 @@ struct NodeInformation {
     }
 
     /// The image and, inside it, those that it is backed by.
-    private func image(_ node: GraphNode) async throws -> ImageInfo {
+    func image(_ node: GraphNode) async throws -> ImageInfo {
         let driver = node.block.driver
         let next = node.backing
         let information = try await blocking { () throws(ColdframeError) in try driver.information() }

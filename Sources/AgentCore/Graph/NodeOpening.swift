@@ -34,14 +34,14 @@ final class NodeOpening: OpenContext {
         switch reference {
         case .reference(let nodeName):
             node = try graph.find(deviceOrNode: nodeName)
-            if role == .image, !isReadOnly, node.block.isReadOnly, !autoReadOnly {
+            if role.isWritten, !isReadOnly, node.block.isReadOnly, !autoReadOnly {
                 throw ColdframeError(.permission, "Block node is read-only")
             }
         case .definition(let definition):
             node = try await graph.open(
                 definition, inherited: InheritedOptions(parent: options, role: role), isMonitorOwned: false)
         }
-        let mayWrite = role == .image && !isReadOnly && !node.block.isReadOnly
+        let mayWrite = role.isWritten && !isReadOnly && !node.block.isReadOnly
         let hold = Self.use(.opening(nodeName), name: name, role: role, mayWrite: mayWrite)
         do {
             try node.add(hold)
@@ -56,7 +56,7 @@ final class NodeOpening: OpenContext {
     func backingNamedByImage(filename: String, format: String?, imageFilename: String) async throws -> BlockNode {
         let gate = gate
         let path = try await blocking { () throws(ColdframeError) in
-            try gate.resolve(filename, imageFilename: imageFilename)
+            try gate.resolve(filename, as: .backing, imageFilename: imageFilename)
         }
         guard let format else {
             // Guessing a format from content lets a guest write itself a backing file: refused, as qemu-img does.
@@ -73,11 +73,27 @@ final class NodeOpening: OpenContext {
         return try await child("backing", .definition(options), role: .backing)
     }
 
+    func dataFileNamedByImage(filename: String, imageFilename: String) async throws -> BlockNode {
+        let gate = gate
+        let path = try await blocking { () throws(ColdframeError) in
+            try gate.resolve(filename, as: .data, imageFilename: imageFilename)
+        }
+        let options = try BlockdevOptions(QAPIInput(["driver": "file", "filename": .string(path)]))
+        return try await child("data-file", .definition(options), role: .data)
+    }
+
+    func corruptionReport() -> @Sendable (ImageCorruption) -> Void {
+        let name = nodeName
+        return { [weak graph] corruption in
+            Task { @AgentActor in graph?.reportCorruption(of: name, corruption) }
+        }
+    }
+
     /// The driver is open: its children's users are recorded.
     func adopt(as node: GraphNode) throws {
         for child in children {
             child.node.remove(child.hold)
-            let mayWrite = child.role == .image && !node.block.isReadOnly
+            let mayWrite = child.role.isWritten && !node.block.isReadOnly
             try child.node.add(Self.use(.parent(node), name: child.name, role: child.role, mayWrite: mayWrite))
             node.children.append((child.name, child.node))
         }
@@ -95,7 +111,7 @@ final class NodeOpening: OpenContext {
     }
 
     private static func use(_ kind: NodeUse.Kind, name: String, role: ChildRole, mayWrite: Bool) -> NodeUse {
-        let writes: NodePermissions = role == .image && mayWrite ? [.write, .resize] : []
+        let writes: NodePermissions = role.isWritten && mayWrite ? [.write, .resize] : []
         return NodeUse(
             kind, role: name, permissions: writes.union(.consistentRead),
             shared: [.consistentRead, .writeUnchanged])

@@ -41,19 +41,46 @@ public protocol OpenContext: AnyObject {
     /// Opens the backing file that an image names, if the gate allows it; `format` nil means that the image does not
     /// say. The error names the file and the options that would allow it.
     func backingNamedByImage(filename: String, format: String?, imageFilename: String) async throws -> BlockNode
+    /// Opens the file that an image names as the one that holds its guest data, as a plain file, if the gate allows it.
+    func dataFileNamedByImage(filename: String, imageFilename: String) async throws -> BlockNode
+    /// What the driver calls, on any thread, when it finds the image damaged (`BLOCK_IMAGE_CORRUPTED`).
+    func corruptionReport() -> @Sendable (ImageCorruption) -> Void
+}
+
+/// Damage that a driver has found in its image.
+public struct ImageCorruption: Sendable {
+    /// For people: what is wrong, where.
+    public var message: String
+    /// Place and size of the access to the image file, if it was one.
+    public var offset: UInt64?
+    public var byteCount: UInt64?
+    /// The image has been marked and is read-only from now on.
+    public var isFatal: Bool
+
+    public init(message: String, offset: UInt64? = nil, byteCount: UInt64? = nil, isFatal: Bool) {
+        self.message = message
+        self.offset = offset
+        self.byteCount = byteCount
+        self.isFatal = isFatal
+    }
 }
 
 /// What a child is to its parent (`BdrvChildRole`).
 public enum ChildRole: Sendable {
+    /// The parent writes to it.
+    public var isWritten: Bool { self != .backing }
+
     /// Holds the format's metadata and data: opened as writable as the parent, never shared with another writer.
     case image
+    /// Holds the guest's data and nothing else, for a parent whose metadata lies in another child: as `image`.
+    case data
     /// Read where the parent has nothing; opened read-only.
     case backing
 }
 
 /// What a format that makes an image may ask of the graph.
 @AgentActor
-public protocol CreateContext: AnyObject {
+public protocol CreateContext: AnyObject, Sendable {
     /// The node (or inline definition) that the new image goes into, open for writing and resizing.
     func target(_ reference: BlockdevRef) async throws -> BlockNode
     /// Adds to the job's progress, in bytes.

@@ -92,3 +92,12 @@ public protocol LeakReclaiming: BlockDriver {
     /// nothing, if something is in use that counts as free.
     func reclaimLeaks() throws(ColdframeError) -> UInt64
 }
+
+/// Can store data compressed.
+public protocol CompressedWriting: BlockDriver {
+    /// Data is compressed in pieces of this many bytes, each by itself.
+    var compressionUnitByteCount: UInt64 { get }
+    /// Writes `buffer` compressed, or as it is where that is not smaller. The range begins at a multiple of
+    /// `compressionUnitByteCount` and ends at one or at the disk's end. Threads and durability as for `write`.
+    func writeCompressed(_ buffer: UnsafeRawBufferPointer, at offset: UInt64) throws(ColdframeError)
+}

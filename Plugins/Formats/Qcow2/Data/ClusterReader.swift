@@ -9,12 +9,15 @@ final class ClusterReader: Sendable {
     private let file: ImageFile
     private let decompressor: Decompressor
 
-    init(map: ClusterMap, file: ImageFile, backing: BlockNode?) {
+    /// `file` is where data lies: the image file or an external one.
+    init(map: ClusterMap, file: ImageFile, backing: BlockNode?, compression: Compression) {
         self.map = map
         self.file = file
         self.backing = backing
-        decompressor = Decompressor(file: file, geometry: map.geometry)
+        decompressor = Decompressor(file: map.file, geometry: map.geometry, compression: compression)
     }
+
+    func forgetCompressed() { decompressor.forget() }
 
     func read(into buffer: UnsafeMutableRawBufferPointer, at offset: GuestOffset) throws(ColdframeError) {
         var done = 0

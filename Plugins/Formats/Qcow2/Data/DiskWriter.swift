@@ -3,7 +3,7 @@ import Synchronization
 
 /// Writes to the active disk.
 ///
-/// Any number of threads. A cluster that is the disk's own is written in place, without a lock. Other clusters are
+/// Any number of threads. A subcluster that is the disk's own is written in place, without a lock. Other clusters are
 /// allocated: the range is listed as in flight, so that writers of one cluster take turns; data (and what must be
 /// copied around it) is written to reserved clusters; then the L2 entries are. A process that dies in between leaves
 /// the old content and a leak.
@@ -11,22 +11,31 @@ final class DiskWriter: Sendable {
     let map: ClusterMap
     let store: ClusterStore
     let reader: ClusterReader
+    let data: DataFile
     let file: ImageFile
     let geometry: Geometry
+    let guardian: MetadataGuard
+    let compression: Compression
+    let compressedSpace: CompressedSpace
     private let isPrepared = Atomic<Bool>(false)
 
-    init(map: ClusterMap, store: ClusterStore, reader: ClusterReader) {
+    init(map: ClusterMap, store: ClusterStore, reader: ClusterReader, compression: Compression) {
         self.map = map
         self.store = store
         self.reader = reader
+        self.compression = compression
+        data = store.data
+        guardian = store.guardian
+        compressedSpace = CompressedSpace(store: store)
         file = map.file
         geometry = map.geometry
     }
 
     private enum Step: Sendable {
         case inPlace(HostOffset, byteCount: UInt64)
-        /// Listed as in flight. `reuse` is a preallocated host cluster that reads as zeros.
-        case allocate(ClusterRun, reuse: HostOffset?)
+        /// Listed as in flight. `own` is the host cluster that it has already, with other subclusters or reading as
+        /// zeros; the run then is one cluster.
+        case allocate(ClusterRun, own: HostOffset?)
         case table(TableStep)
     }
 
@@ -34,8 +43,9 @@ final class DiskWriter: Sendable {
     /// "autoclear_features".
     func prepare() throws(ColdframeError) {
         guard !isPrepared.load(ordering: .acquiring) else { return }
-        if store.header.autoclear != 0 {
-            try store.updateHeader { $0.autoclear = 0 }
+        let kept = store.header.autoclear & (data.isRaw ? Header.rawExternalDataAutoclear : 0)
+        if store.header.autoclear != kept {
+            try store.updateHeader { $0.autoclear = kept }
             try store.flush()
         }
         isPrepared.store(true, ordering: .releasing)
@@ -48,11 +58,13 @@ final class DiskWriter: Sendable {
             let position = GuestOffset(offset.rawValue + UInt64(done))
             switch try plan(position, byteCount: UInt64(buffer.count - done)) {
             case .inPlace(let host, let byteCount):
-                try file.write(UnsafeRawBufferPointer(rebasing: buffer[done..<done + Int(byteCount)]), at: host)
+                if !data.isExternal { try guardian.check(host, byteCount: byteCount) }
+                try data.file.write(
+                    UnsafeRawBufferPointer(rebasing: buffer[done..<done + Int(byteCount)]), at: host)
                 done += Int(byteCount)
-            case .allocate(let run, let reuse):
+            case .allocate(let run, let own):
                 let rest = UnsafeRawBufferPointer(rebasing: buffer[done...])
-                done += try writeAllocating(rest, at: position, run, reuse: reuse)
+                done += try writeAllocating(rest, at: position, run, own: own)
             case .table(let step):
                 try resolve(step)
             }
@@ -68,153 +80,134 @@ final class DiskWriter: Sendable {
             guard let slice = try self.writableSlice(&state, slice, &run) else {
                 return .table(self.tableStep(&state, run))
             }
-
             let base = Int(first % UInt64(self.geometry.sliceEntryCount))
-            let entry = L2Entry(slice[base])
-            if entry.isWritableInPlace(hasExtendedL2: false) {
-                let host = try self.checkedHost(entry)
-                var count: UInt64 = 1
-                while count < run.count {
-                    let next = L2Entry(slice[base + Int(count)])
-                    guard next.isWritableInPlace(hasExtendedL2: false),
-                        next.hostOffset == host.rawValue + count << bits, try self.checkedHost(next).rawValue > 0
-                    else { break }
-                    count += 1
+            let status = try ClusterStatus(L2Entry(slice, base, self.geometry), self.geometry)
+            if status.isOwn, let host = status.host {
+                let start = try self.checkedHost(host)
+                var covered = self.ownByteCount(status, from: skip)
+                if covered > 0 {
+                    var index: UInt64 = 1
+                    while covered == index << bits - skip, index < run.count {
+                        let next = try ClusterStatus(L2Entry(slice, base + Int(index), self.geometry), self.geometry)
+                        guard next.isOwn, let host = next.host, host == start + index << bits else { break }
+                        _ = try self.checkedHost(host)
+                        covered += self.ownByteCount(next, from: 0)
+                        index += 1
+                    }
+                    return .inPlace(start + skip, byteCount: min(byteCount, covered))
                 }
-                return .inPlace(host + skip, byteCount: min(byteCount, count << bits - skip))
-            }
-            if entry.isCopied, entry.holdsCluster {
                 run.count = 1
-                let host = try self.checkedHost(entry)
                 state.inFlight.append(run)
-                return .allocate(run, reuse: host)
+                return .allocate(run, own: start)
             }
             var count: UInt64 = 1
             while count < run.count {
-                let next = L2Entry(slice[base + Int(count)])
-                guard !(next.isCopied && next.holdsCluster) else { break }
+                let next = try ClusterStatus(L2Entry(slice, base + Int(count), self.geometry), self.geometry)
+                guard !next.isOwn else { break }
                 count += 1
             }
             run.count = count
             state.inFlight.append(run)
-            return .allocate(run, reuse: nil)
+            return .allocate(run, own: nil)
         }
     }
 
+    /// Bytes from byte `skip` of a cluster on that lie in allocated subclusters.
+    private func ownByteCount(_ status: ClusterStatus, from skip: UInt64) -> UInt64 {
+        let index = skip / geometry.subclusterByteCount
+        let run = status.run(from: Int(index), geometry)
+        return run.kind == .data ? (index + UInt64(run.count)) * geometry.subclusterByteCount - skip : 0
+    }
+
     /// The host cluster of an entry that is about to be written in place.
-    private func checkedHost(_ entry: L2Entry) throws(ColdframeError) -> HostOffset {
-        let host = entry.hostOffset
-        guard geometry.isClusterAligned(host) else {
-            throw ColdframeError(.corrupt, "Cluster allocation offset \(host) is not aligned to a cluster")
-        }
-        // The last cluster of the file may be short; one that begins behind the end was never allocated.
-        guard host < file.byteCount else {
+    private func checkedHost(_ host: HostOffset) throws(ColdframeError) -> HostOffset {
+        let end = host.rawValue + geometry.clusterByteCount
+        if !data.isExternal, host.rawValue >= data.file.byteCount {
+            // The last cluster of the file may be short; one that begins behind the end was never allocated.
             throw ColdframeError(
-                .corrupt, "Cluster at offset \(host) lies outside the image file of \(file.byteCount) bytes")
+                .corrupt, "Cluster at offset \(host.rawValue) lies outside the image file of \(file.byteCount) bytes")
         }
-        if host + geometry.clusterByteCount > file.byteCount {
-            try file.ensureByteCount(host + geometry.clusterByteCount)
-        }
-        return HostOffset(host)
+        if end > data.file.byteCount { try data.file.ensureByteCount(end) }
+        return host
     }
 
     /// Returns how many bytes of `buffer` it wrote.
     private func writeAllocating(
-        _ buffer: UnsafeRawBufferPointer, at offset: GuestOffset, _ planned: ClusterRun, reuse: HostOffset?
+        _ buffer: UnsafeRawBufferPointer, at offset: GuestOffset, _ planned: ClusterRun, own: HostOffset?
     ) throws(ColdframeError) -> Int {
         let bits = UInt64(geometry.clusterBits)
-        var run = planned
-        let reserved: ClusterStore.Reserved
+        let target: ClusterTarget
         do {
-            if let reuse {
-                reserved = .init(run: ClusterRun(first: geometry.cluster(of: reuse), count: 1), isFresh: false)
-            } else {
-                reserved = try store.takeReserved(limit: planned.count)
-            }
+            target = try self.target(planned, own: own)
         } catch {
             map.endInFlight(planned)
             throw error
         }
-        if reserved.run.count < planned.count {
-            run.count = reserved.run.count
-            map.shrinkInFlight(planned, to: run)
-        }
-        let host = geometry.hostOffset(ofCluster: reserved.run.first)
+        let run = target.run
+        if run != planned { map.shrinkInFlight(planned, to: run) }
         let skip = offset.rawValue & geometry.clusterMask
         let byteCount = min(UInt64(buffer.count), run.count << bits - skip)
+        let written = offset.rawValue..<offset.rawValue + byteCount
         do {
-            try copyAround(run, offset: offset, byteCount: byteCount, host: host, isFresh: reserved.isFresh)
-            try file.write(UnsafeRawBufferPointer(rebasing: buffer[..<Int(byteCount)]), at: host + skip)
+            try copyAround(written, target)
+            try data.file.write(UnsafeRawBufferPointer(rebasing: buffer[..<Int(byteCount)]), at: target.host + skip)
         } catch {
             map.endInFlight(run)
-            if reuse == nil { store.giveBack(reserved.run) }
+            if let reserved = target.reserved { store.giveBack(reserved) }
             throw error
         }
         // If this fails the entries may or may not be in the file: the clusters are leaked rather than used twice.
-        let old = try map.link(run, to: host)
-        if reuse == nil { try store.releaseAfterFlush(references(old, givesSpaceBack: false)) }
+        let old = try map.link(run, to: target.host, written: written)
+        if own == nil, !data.isExternal { try store.releaseAfterFlush(references(old, cause: .other)) }
         return Int(byteCount)
     }
 
-    /// Copies what the clusters hold before and behind the written range.
-    private func copyAround(
-        _ run: ClusterRun, offset: GuestOffset, byteCount: UInt64, host: HostOffset, isFresh: Bool
-    ) throws(ColdframeError) {
-        let start = run.first << UInt64(geometry.clusterBits)
-        let end = run.end << UInt64(geometry.clusterBits)
-        let dataEnd = offset.rawValue + byteCount
-        try copy(start..<offset.rawValue, from: start, to: host, isFresh: isFresh)
-        try copy(dataEnd..<end, from: start, to: host, isFresh: isFresh)
-    }
-
-    /// Copies guest bytes `range` to their place in clusters at `host` that stand for guest bytes from `start` on.
-    private func copy(
-        _ range: Range<UInt64>, from start: UInt64, to host: HostOffset, isFresh: Bool
-    ) throws(ColdframeError) {
-        guard !range.isEmpty else { return }
-        if isFresh, try readsAsZeros(range) { return }
-        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: range.count, alignment: 4096)
-        defer { buffer.deallocate() }
-        try reader.read(into: buffer, at: GuestOffset(range.lowerBound))
-        try file.write(UnsafeRawBufferPointer(buffer), at: host + (range.lowerBound - start))
-    }
-
-    /// Whether the map alone says that the range reads as zeros.
-    func readsAsZeros(_ range: Range<UInt64>) throws(ColdframeError) -> Bool {
-        var position = range.lowerBound
-        while position < range.upperBound {
-            let run = try map.lookup(GuestOffset(position), byteCount: range.upperBound - position)
-            switch run.kind {
-            case .zero: break
-            case .unallocated where !reader.hasBacking(at: position): break
-            default: return false
-            }
-            position += run.byteCount
+    /// Host clusters for the first clusters of a run that is listed as in flight.
+    private func target(_ planned: ClusterRun, own: HostOffset?) throws(ColdframeError) -> ClusterTarget {
+        if let own { return ClusterTarget(run: planned, host: own, isFresh: false, keepsOwn: true) }
+        if data.isExternal {
+            return ClusterTarget(run: planned, host: try data.place(planned, geometry), isFresh: false)
         }
-        return true
+        let reserved = try store.takeReserved(limit: planned.count)
+        return ClusterTarget(
+            run: ClusterRun(first: planned.first, count: reserved.run.count),
+            host: geometry.hostOffset(ofCluster: reserved.run.first), isFresh: reserved.isFresh,
+            reserved: reserved.run)
     }
 
     /// The host clusters that entries hold a reference to each.
-    func references(_ entries: [L2Entry], givesSpaceBack: Bool) -> [ClusterStore.Freeing] {
+    func references(_ entries: [L2Entry], cause: FreeingCause) -> [ClusterStore.Freeing] {
         var runs: [ClusterStore.Freeing] = []
         for entry in entries {
             if entry.isCompressed {
                 let clusters = entry.compressedRange(geometry).clusters(geometry)
                 runs.append(
                     .init(
-                        run: ClusterRun(first: clusters.lowerBound, count: UInt64(clusters.count)),
-                        givesSpaceBack: false))
+                        run: ClusterRun(first: clusters.lowerBound, count: UInt64(clusters.count)), cause: cause))
             } else if entry.hostOffset != 0 {
                 let cluster = geometry.cluster(of: HostOffset(entry.hostOffset))
-                if let last = runs.last, last.run.end == cluster, last.givesSpaceBack == givesSpaceBack {
+                if let last = runs.last, last.run.end == cluster {
                     runs[runs.count - 1].run.count += 1
                 } else {
-                    runs.append(.init(run: ClusterRun(first: cluster, count: 1), givesSpaceBack: givesSpaceBack))
+                    runs.append(.init(run: ClusterRun(first: cluster, count: 1), cause: cause))
                 }
             }
         }
         return runs
     }
+}
+
+/// Where clusters that are being allocated will lie.
+struct ClusterTarget: Sendable {
+    /// Guest clusters.
+    var run: ClusterRun
+    var host: HostOffset
+    /// The file has zeros there.
+    var isFresh: Bool
+    /// The host cluster is the guest cluster's already: what is allocated in it stays as it is.
+    var keepsOwn = false
+    /// Taken from the reserve, to be given back if nothing comes to point to it.
+    var reserved: ClusterRun?
 }
 
 extension ClusterMap {

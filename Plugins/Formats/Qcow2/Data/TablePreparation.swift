@@ -72,10 +72,11 @@ extension DiskWriter {
             store.giveBack(reserved.run)
             throw error
         }
+        guardian.insert(reserved.run)
         try map.linkTable(l1Index, to: table)
         if oldTable != 0 {
             let run = ClusterRun(first: geometry.cluster(of: HostOffset(oldTable)), count: 1)
-            try store.releaseAfterFlush([.init(run: run, givesSpaceBack: false)])
+            try store.releaseAfterFlush([.init(run: run, cause: .other)])
         }
     }
 }

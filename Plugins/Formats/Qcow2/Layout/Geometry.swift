@@ -23,6 +23,8 @@ struct Geometry: Sendable, Equatable {
     let hasExtendedL2: Bool
     /// Zero clusters exist from version 3 on.
     let version: UInt32
+    /// Guest data lies in a file of its own, at the guest's offsets; its clusters have no refcounts.
+    var hasExternalData = false
 
     static let clusterBitsRange = 9...21
 
@@ -39,7 +41,11 @@ struct Geometry: Sendable, Equatable {
     /// Clusters counted by one refcount block.
     var refcountBlockEntryCount: UInt64 { 1 << UInt64(refcountBlockBits) }
     var refcountMaximum: UInt64 { refcountOrder == 6 ? .max : (1 << (1 << UInt64(refcountOrder))) - 1 }
+    /// Parts of a cluster that are allocated one by one; one where entries have 8 bytes.
+    var subclusterCount: Int { hasExtendedL2 ? 32 : 1 }
     var subclusterByteCount: UInt64 { hasExtendedL2 ? clusterByteCount / 32 : clusterByteCount }
+    /// A bit for each subcluster of a cluster.
+    var allSubclusters: UInt32 { hasExtendedL2 ? .max : 1 }
 
     /// L2 tables are cached in pieces of this size, so that a random read does not pull a whole table into memory.
     var sliceByteCount: Int { min(Int(clusterByteCount), 4096) }

@@ -37,13 +37,18 @@ struct Header: Sendable, Equatable {
     static let magic: UInt32 = 0x5146_49FB
     static let version2ByteCount = 72
     static let version3ByteCount = 104
+    /// The first field that `encodedFixedFields` leaves alone.
+    static let compressionTypeOffset = 104
     static let lazyRefcountsFeature: UInt64 = 1
     static let bitmapsAutoclear: UInt64 = 1
+    /// The external data file is a plain raw image of the disk.
+    static let rawExternalDataAutoclear: UInt64 = 2
 
     var geometry: Geometry {
         Geometry(
             clusterBits: Int(clusterBits), refcountOrder: Int(refcountOrder),
-            hasExtendedL2: incompatible.contains(.extendedL2), version: version)
+            hasExtendedL2: incompatible.contains(.extendedL2), version: version,
+            hasExternalData: incompatible.contains(.externalDataFile))
     }
 
     /// Decodes and checks what can be checked without the rest of the file. `bytes` is the file's beginning, at least
@@ -91,7 +96,9 @@ struct Header: Sendable, Equatable {
         guard headerByteCount >= UInt32(Self.version3ByteCount) else {
             throw ColdframeError(.corrupt, "qcow2 header too short", errno: 22)
         }
-        if headerByteCount > 104, bytes.count > 104 { compressionType = bytes[104] }
+        if headerByteCount > 104, bytes.count > Self.compressionTypeOffset {
+            compressionType = bytes[Self.compressionTypeOffset]
+        }
     }
 
     /// A header for a new image.

@@ -2,15 +2,58 @@ import ColdframeKit
 
 /// What follows the header's fields: extensions, then the backing file's name, within the first cluster.
 struct HeaderExtensions: Sendable, Equatable {
-    var backingFormat: String?
-    var externalDataFilename: String?
-    var hasBitmaps = false
-    var featureNames: [FeatureName] = []
+    /// As they stand in the file, in order; those that we do not know among them.
+    private(set) var raw: [Extension] = []
+    private(set) var backingFormat: String?
+    private(set) var externalDataFilename: String?
+    private(set) var bitmaps: BitmapsExtension?
+    private(set) var featureNames: [FeatureName] = []
+
+    struct Extension: Sendable, Equatable {
+        var kind: UInt32
+        var data: [UInt8]
+    }
 
     struct FeatureName: Sendable, Equatable {
         var kind: UInt8
         var bit: UInt8
         var name: String
+    }
+
+    /// Where the directory of persistent bitmaps lies. The format text's "Bitmaps extension".
+    struct BitmapsExtension: Sendable, Equatable {
+        var count: UInt32
+        var directoryByteCount: UInt64
+        var directoryOffset: HostOffset
+
+        static let byteCount = 24
+
+        init(count: UInt32, directoryByteCount: UInt64, directoryOffset: HostOffset) {
+            self.count = count
+            self.directoryByteCount = directoryByteCount
+            self.directoryOffset = directoryOffset
+        }
+
+        init(_ data: [UInt8]) throws(ColdframeError) {
+            guard data.count == Self.byteCount else {
+                throw ColdframeError(.corrupt, "bitmaps_ext: Invalid extension length", errno: 22)
+            }
+            count = data.bigEndian(UInt32.self, at: 0)
+            guard data.bigEndian(UInt32.self, at: 4) == 0 else {
+                throw ColdframeError(.corrupt, "bitmaps_ext: Reserved field is not zero", errno: 22)
+            }
+            directoryByteCount = data.bigEndian(UInt64.self, at: 8)
+            directoryOffset = HostOffset(data.bigEndian(UInt64.self, at: 16))
+        }
+
+        var encoded: [UInt8] {
+            var bytes: [UInt8] = []
+            bytes.appendBigEndian(count)
+            bytes.appendBigEndian(UInt32(0))
+            bytes.appendBigEndian(directoryByteCount)
+            bytes.appendBigEndian(directoryOffset.rawValue)
+            return bytes
+        }
     }
 
     private enum Kind {
@@ -21,10 +64,20 @@ struct HeaderExtensions: Sendable, Equatable {
         static let externalDataFilename: UInt32 = 0x4441_5441
     }
 
-    init() {}
+    /// Those of a new image: backing format, data file, and the names of the features that we know. The names are left
+    /// out where clusters are too small to hold them beside a backing file's name.
+    init(backingFormat: String?, externalDataFilename: String?, version: UInt32, clusterByteCount: UInt64) {
+        setBackingFormat(backingFormat)
+        self.externalDataFilename = externalDataFilename
+        if let externalDataFilename {
+            raw.append(Extension(kind: Kind.externalDataFilename, data: Array(externalDataFilename.utf8)))
+        }
+        if version >= 3, clusterByteCount >= 4096 {
+            raw.append(Extension(kind: Kind.featureNames, data: Self.encodedFeatureNames))
+        }
+    }
 
-    /// Reads the extensions of `cluster`, the first cluster of the file or what there is of it. Unknown ones are
-    /// skipped; we never rewrite this area, so they are kept.
+    /// Reads the extensions of `cluster`, the first cluster of the file or what there is of it.
     init(cluster: [UInt8], header: Header) throws(ColdframeError) {
         let limit = header.backingNameOffset == 0 ? cluster.count : min(cluster.count, Int(header.backingNameOffset))
         var position = Int(header.headerByteCount)
@@ -36,13 +89,14 @@ struct HeaderExtensions: Sendable, Equatable {
             guard byteCount <= limit - position else {
                 throw ColdframeError(.corrupt, "Header extension too large", errno: 22)
             }
-            let data = cluster[position..<position + byteCount]
+            let data = Array(cluster[position..<position + byteCount])
+            raw.append(Extension(kind: kind, data: data))
             try read(kind, data, header)
             position += (byteCount + 7) & ~7
         }
     }
 
-    private mutating func read(_ kind: UInt32, _ data: ArraySlice<UInt8>, _ header: Header) throws(ColdframeError) {
+    private mutating func read(_ kind: UInt32, _ data: [UInt8], _ header: Header) throws(ColdframeError) {
         switch kind {
         case Kind.backingFormat:
             guard data.count < 16 else {
@@ -53,10 +107,12 @@ struct HeaderExtensions: Sendable, Equatable {
         case Kind.externalDataFilename:
             externalDataFilename = String(decoding: data, as: UTF8.self)
         case Kind.bitmaps:
-            hasBitmaps = true
+            // Without its autoclear bit the extension may be out of date, and says nothing.
+            guard header.autoclear & Header.bitmapsAutoclear != 0 else { return }
+            bitmaps = try BitmapsExtension(data)
         case Kind.featureNames:
-            var entry = data.startIndex
-            while data.endIndex - entry >= 48, featureNames.count < 192 {
+            var entry = 0
+            while data.count - entry >= 48, featureNames.count < 192 {
                 let name = data[entry + 2..<entry + 48].prefix { $0 != 0 }
                 featureNames.append(
                     FeatureName(
@@ -81,29 +137,45 @@ struct HeaderExtensions: Sendable, Equatable {
         return words.joined(separator: ", ")
     }
 
-    /// The extensions of a new image, with the end marker: backing format, and the names of the features that we know.
-    /// The names are left out where clusters are too small to hold them beside a backing file's name.
-    static func encoded(backingFormat: String?, version: UInt32, clusterByteCount: UInt64) -> [UInt8] {
+    // MARK: Changes
+
+    mutating func setBackingFormat(_ format: String?) {
+        backingFormat = format
+        raw.removeAll { $0.kind == Kind.backingFormat }
+        if let format { raw.insert(Extension(kind: Kind.backingFormat, data: Array(format.utf8)), at: 0) }
+    }
+
+    /// The bitmaps' extension comes first, so that it lies in one sector with the header's fields and both change in one
+    /// step. nil takes it out.
+    mutating func setBitmaps(_ bitmaps: BitmapsExtension?) {
+        self.bitmaps = bitmaps
+        raw.removeAll { $0.kind == Kind.bitmaps }
+        if let bitmaps { raw.insert(Extension(kind: Kind.bitmaps, data: bitmaps.encoded), at: 0) }
+    }
+
+    // MARK: As bytes
+
+    /// With the end marker.
+    var encoded: [UInt8] {
         var bytes: [UInt8] = []
-        func append(_ kind: UInt32, _ data: [UInt8]) {
-            bytes.appendBigEndian(kind)
-            bytes.appendBigEndian(UInt32(data.count))
-            bytes.append(contentsOf: data)
+        for item in raw + [Extension(kind: Kind.end, data: [])] {
+            bytes.appendBigEndian(item.kind)
+            bytes.appendBigEndian(UInt32(item.data.count))
+            bytes.append(contentsOf: item.data)
             bytes.pad(toMultipleOf: 8)
         }
-        if let backingFormat { append(Kind.backingFormat, Array(backingFormat.utf8)) }
-        if version >= 3, clusterByteCount >= 4096 {
-            var names: [UInt8] = []
-            for (kind, bit, name) in knownFeatures {
-                var entry: [UInt8] = [kind, bit]
-                entry.append(contentsOf: name.utf8)
-                entry.pad(toMultipleOf: 48)
-                names.append(contentsOf: entry)
-            }
-            append(Kind.featureNames, names)
-        }
-        append(Kind.end, [])
         return bytes
+    }
+
+    private static var encodedFeatureNames: [UInt8] {
+        var names: [UInt8] = []
+        for (kind, bit, name) in knownFeatures {
+            var entry: [UInt8] = [kind, bit]
+            entry.append(contentsOf: name.utf8)
+            entry.pad(toMultipleOf: 48)
+            names.append(contentsOf: entry)
+        }
+        return names
     }
 
     private static let knownFeatures: [(UInt8, UInt8, String)] = [

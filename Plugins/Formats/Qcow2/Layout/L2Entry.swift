@@ -12,21 +12,34 @@ enum EntryBits {
 /// One L2 entry, in host order.
 struct L2Entry: Sendable, Equatable {
     let word: UInt64
+    /// The subclusters of an extended entry: allocated in the low half, zero in the high half. 0 in entries of 8 bytes.
+    let bitmap: UInt64
 
-    init(_ word: UInt64) { self.word = word }
-    init(host: HostOffset, flags: UInt64) { word = host.rawValue | flags }
+    init(_ word: UInt64, bitmap: UInt64 = 0) {
+        self.word = word
+        self.bitmap = bitmap
+    }
+
+    /// The entry at `index` of a table or a slice of one.
+    init(_ words: UnsafePointer<UInt64>, _ index: Int, _ geometry: Geometry) {
+        if geometry.hasExtendedL2 {
+            self.init(words[index * 2], bitmap: words[index * 2 + 1])
+        } else {
+            self.init(words[index])
+        }
+    }
+
+    static let empty = L2Entry(0)
 
     var isCompressed: Bool { word & EntryBits.compressed != 0 }
     var isCopied: Bool { word & EntryBits.copied != 0 }
-    var hasZeroFlag: Bool { word & EntryBits.zero != 0 }
     /// Of a standard cluster; 0 if it has none.
     var hostOffset: UInt64 { word & EntryBits.offsetMask }
-    /// A standard cluster that holds a host cluster, read or not.
-    var holdsCluster: Bool { !isCompressed && hostOffset != 0 }
-    /// May be written in place: ours alone, and not read as zeros.
-    func isWritableInPlace(hasExtendedL2: Bool) -> Bool {
-        word & (EntryBits.copied | EntryBits.compressed) == EntryBits.copied && hostOffset != 0
-            && (hasExtendedL2 || !hasZeroFlag)
+
+    /// A standard cluster that holds a host cluster, read or not. In an external data file the first one lies at 0, and
+    /// only the COPIED flag tells it from none.
+    func holdsCluster(_ geometry: Geometry) -> Bool {
+        !isCompressed && (hostOffset != 0 || (geometry.hasExternalData && isCopied))
     }
 
     /// Where a compressed cluster lies: the format text's "Compressed Clusters Descriptor".
@@ -35,6 +48,13 @@ struct L2Entry: Sendable, Equatable {
         let offset = word & ((1 << shift) - 1)
         let sectorCount = ((word & ~(EntryBits.compressed | EntryBits.copied)) >> shift) + 1
         return CompressedRange(offset: offset, byteCount: sectorCount * 512 - (offset & 511))
+    }
+
+    /// The entry of a compressed cluster; the range was given out by `CompressedSpace`.
+    init(compressed range: CompressedRange, _ geometry: Geometry) {
+        let shift = UInt64(62 - (geometry.clusterBits - 8))
+        let sectorCount = (range.offset + range.byteCount - 1) / 512 - range.offset / 512
+        self.init(EntryBits.compressed | range.offset | sectorCount << shift)
     }
 }
 

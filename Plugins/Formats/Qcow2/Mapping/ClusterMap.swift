@@ -17,6 +17,17 @@ struct MappedRun: Sendable, Equatable {
     var byteCount: UInt64
 }
 
+extension MappedRun.Kind {
+    /// Whether this is more of `first`, which began `byteCount` bytes before.
+    fileprivate func continues(_ first: Self, after byteCount: UInt64) -> Bool {
+        switch (first, self) {
+        case (.unallocated, .unallocated), (.zero, .zero): true
+        case (.data(let start), .data(let here)): here.rawValue == start.rawValue + byteCount
+        default: false
+        }
+    }
+}
+
 /// The two-level table from guest clusters to host clusters, of the active disk or of a snapshot.
 ///
 /// Lookups hold a short lock and do no I/O under it: a slice that is not cached is read outside and put in if nothing
@@ -117,70 +128,43 @@ final class ClusterMap: Sendable {
         }
         let inSlice = offset.rawValue % geometry.sliceSpan
         var index = Int(inSlice >> UInt64(geometry.clusterBits))
-        let skip = inSlice & geometry.clusterMask
-        if geometry.hasExtendedL2 {
-            return try subclusterRun(slice[index * 2], slice[index * 2 + 1], skip: skip, byteCount)
-        }
-        let first = try kind(L2Entry(slice[index]), skip: skip)
-        var covered = geometry.clusterByteCount - skip
-        if case .compressed = first { return MappedRun(kind: first, byteCount: min(covered, byteCount)) }
-        index += 1
+        var skip = inSlice & geometry.clusterMask
+        var first = MappedRun.Kind.unallocated
+        var covered: UInt64 = 0
         while covered < byteCount, index < geometry.sliceEntryCount {
-            let next = try kind(L2Entry(slice[index]), skip: 0)
-            switch (first, next) {
-            case (.unallocated, .unallocated), (.zero, .zero): break
-            case (.data(let start), .data(let here)) where here.rawValue == start.rawValue + covered: break
-            default: return MappedRun(kind: first, byteCount: covered)
+            let (kind, length) = try piece(L2Entry(slice, index, geometry), skip: skip)
+            if covered == 0 {
+                first = kind
+                // Each compressed cluster is a run of its own.
+                if case .compressed = kind { return MappedRun(kind: kind, byteCount: min(length, byteCount)) }
+            } else if !kind.continues(first, after: covered) {
+                break
             }
-            covered += geometry.clusterByteCount
-            index += 1
+            covered += length
+            skip += length
+            if skip == geometry.clusterByteCount {
+                index += 1
+                skip = 0
+            }
         }
         return MappedRun(kind: first, byteCount: min(covered, byteCount))
     }
 
-    private func kind(_ entry: L2Entry, skip: UInt64) throws(ColdframeError) -> MappedRun.Kind {
-        if entry.isCompressed { return .compressed(entry.compressedRange(geometry), skip: skip) }
-        if entry.hasZeroFlag && !geometry.hasExtendedL2 {
-            guard geometry.version >= 3 else {
-                throw ColdframeError(.corrupt, "Zero cluster entry found in pre-v3 image")
-            }
-            return .zero
+    /// The run of equal subclusters from byte `skip` of a cluster on, within the cluster.
+    private func piece(_ entry: L2Entry, skip: UInt64) throws(ColdframeError) -> (MappedRun.Kind, UInt64) {
+        let status = try ClusterStatus(entry, geometry)
+        if let compressed = status.compressed {
+            return (.compressed(compressed, skip: skip), geometry.clusterByteCount - skip)
         }
-        guard entry.hostOffset != 0 else { return .unallocated }
-        guard geometry.isClusterAligned(entry.hostOffset) else {
-            throw ColdframeError(.corrupt, "Cluster allocation offset \(entry.hostOffset) is not aligned to a cluster")
+        let index = skip / geometry.subclusterByteCount
+        let run = status.run(from: Int(index), geometry)
+        let length = (index + UInt64(run.count)) * geometry.subclusterByteCount - skip
+        switch run.kind {
+        // Whoever has data has a host cluster.
+        case .data: return (.data((status.host ?? HostOffset(0)) + skip), length)
+        case .zero: return (.zero, length)
+        case .unallocated: return (.unallocated, length)
         }
-        return .data(HostOffset(entry.hostOffset + skip))
-    }
-
-    /// The format text's section "Extended L2 Entries": status per subcluster; runs end at the cluster's end.
-    private func subclusterRun(
-        _ word: UInt64, _ bitmap: UInt64, skip: UInt64, _ byteCount: UInt64
-    ) throws(ColdframeError) -> MappedRun {
-        let entry = L2Entry(word)
-        let base = try kind(entry, skip: skip)
-        if case .compressed = base {
-            return MappedRun(kind: base, byteCount: min(geometry.clusterByteCount - skip, byteCount))
-        }
-        func status(_ subcluster: UInt64) throws(ColdframeError) -> UInt64 {
-            let allocated = bitmap >> subcluster & 1
-            let zero = bitmap >> (subcluster + 32) & 1
-            guard allocated & zero == 0, allocated == 0 || entry.hostOffset != 0 else {
-                throw ColdframeError(.corrupt, "Invalid subcluster bitmap \(String(bitmap, radix: 16))")
-            }
-            return allocated | zero << 1
-        }
-        var subcluster = skip / geometry.subclusterByteCount
-        let first = try status(subcluster)
-        subcluster += 1
-        while subcluster < 32, try status(subcluster) == first { subcluster += 1 }
-        let kind: MappedRun.Kind =
-            switch first {
-            case 0: .unallocated
-            case 1: base
-            default: .zero
-            }
-        return MappedRun(kind: kind, byteCount: min(subcluster * geometry.subclusterByteCount - skip, byteCount))
     }
 
     // MARK: Clusters in flight

@@ -13,8 +13,8 @@ extension ClusterStore {
     }
 
     /// Takes one reference from each cluster at once: nothing on stable storage points to them, nobody uses them.
-    func freeNow(_ runs: [ClusterRun], givesSpaceBack: Bool) {
-        finish(runs.map { Freeing(run: $0, givesSpaceBack: givesSpaceBack) })
+    func freeNow(_ runs: [ClusterRun], cause: FreeingCause) {
+        finish(runs.map { Freeing(run: $0, cause: cause) })
     }
 
     /// Makes everything durable that was written before; then what waited for it becomes ready or free.
@@ -27,6 +27,7 @@ extension ClusterStore {
             return (state.unlinked, state.pending)
         }
         do {
+            if data.isExternal { try data.file.flush() }
             try file.flush()
         } catch {
             state.withLock { state in
@@ -61,7 +62,7 @@ extension ClusterStore {
         let sorted = Self.coalesce(freeing)
         let holes = state.withLock { state in
             sorted.filter { item in
-                item.givesSpaceBack
+                policy.passesDiscards(of: item.cause)
                     && (item.run.first..<item.run.end).allSatisfy {
                         (try? state.refcounts.refcount(ofCluster: $0)) == 1
                     }
@@ -75,7 +76,7 @@ extension ClusterStore {
         state.withLock { state in
             for item in sorted {
                 // An error leaves the reference standing: a leak, found by a check. The data is safe.
-                try? state.refcounts.adjust(item.run, raise: false)
+                try? state.refcounts.adjust(item.run, raise: false) { guardian.remove($0) }
                 state.searchStart = min(state.searchStart, item.run.first)
             }
         }
@@ -104,7 +105,7 @@ extension ClusterStore {
     private static func coalesce(_ freeing: [Freeing]) -> [Freeing] {
         var result: [Freeing] = []
         for item in freeing.sorted(by: { $0.run.first < $1.run.first }) {
-            if let last = result.last, last.run.end == item.run.first, last.givesSpaceBack == item.givesSpaceBack {
+            if let last = result.last, last.run.end == item.run.first, last.cause == item.cause {
                 result[result.count - 1].run.count += item.run.count
             } else {
                 result.append(item)

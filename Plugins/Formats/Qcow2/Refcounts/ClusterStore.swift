@@ -14,7 +14,10 @@ import Synchronization
 /// Any thread. The lock is never held across a flush, except in a `MetadataTransaction`.
 final class ClusterStore: Sendable {
     let file: ImageFile
+    let data: DataFile
     let geometry: Geometry
+    let guardian: MetadataGuard
+    let policy: DiscardPolicy
     let epochs = RequestEpochs()
     let state: Guarded<State>
     /// The file's length when it was opened; it never becomes shorter.
@@ -47,8 +50,7 @@ final class ClusterStore: Sendable {
 
     struct Freeing: Sendable {
         var run: ClusterRun
-        /// The guest gave it up: the space goes back to the host.
-        var givesSpaceBack: Bool
+        var cause: FreeingCause
     }
 
     private static let batchByteLimit: UInt64 = 32 << 20
@@ -56,9 +58,15 @@ final class ClusterStore: Sendable {
     /// Beyond so many runs waiting for a flush, a writer flushes itself.
     static let unlinkedLimit = 16384
 
-    init(file: ImageFile, geometry: Geometry, header: Header, refcounts: sending RefcountTable) {
+    init(
+        file: ImageFile, data: DataFile, header: Header, refcounts: sending RefcountTable, guardian: MetadataGuard,
+        policy: DiscardPolicy
+    ) {
         self.file = file
-        self.geometry = geometry
+        self.data = data
+        self.guardian = guardian
+        self.policy = policy
+        geometry = header.geometry
         openedByteCount = file.byteCount
         state = Guarded(
             State(
@@ -117,6 +125,7 @@ final class ClusterStore: Sendable {
                 guard run.end <= Limits.hostByteCount >> UInt64(geometry.clusterBits) else {
                     throw ColdframeError(.unsupported, "The image file has no more room in its format", errno: 27)
                 }
+                try guardian.check(run)
                 try file.ensureByteCount(run.end << UInt64(geometry.clusterBits))
                 try state.refcounts.adjust(run, raise: true)
                 state.searchStart = run.end
@@ -147,10 +156,38 @@ final class ClusterStore: Sendable {
     func allocateContiguous(_ count: UInt64) throws(ColdframeError) -> ClusterRun {
         try state.withLock { state throws(ColdframeError) in
             let found = try self.findContiguous(&state, count)
+            try self.guardian.check(found)
             try self.file.ensureByteCount(found.end << UInt64(self.geometry.clusterBits))
             try state.refcounts.adjust(found, raise: true)
             state.freshStart = max(state.freshStart, found.end)
             return found
+        }
+    }
+
+    /// Takes up to `wanted` clusters in a row that may get so many references each, durably.
+    func reserveShared(atLeast: UInt64, wanted: UInt64, references: UInt64) throws(ColdframeError) -> ClusterRun {
+        let run = try state.withLock { state throws(ColdframeError) in
+            var run = try self.allocate(&state, limit: wanted).run
+            if run.count < atLeast {
+                try state.refcounts.adjust(run, raise: false)
+                state.searchStart = min(state.searchStart, run.first)
+                run = try self.findContiguous(&state, atLeast)
+                try self.guardian.check(run)
+                try self.file.ensureByteCount(run.end << UInt64(self.geometry.clusterBits))
+                state.freshStart = max(state.freshStart, run.end)
+            }
+            try state.refcounts.set(run) { _, _ in references }
+            return run
+        }
+        try flush()
+        return run
+    }
+
+    /// Corrects the refcounts of clusters from `reserveShared`. An error leaves them too high: a leak.
+    func lowerShared(_ run: ClusterRun, _ refcount: (_ cluster: UInt64, _ old: UInt64) -> UInt64) {
+        state.withLock { state in
+            try? state.refcounts.set(run, refcount)
+            state.searchStart = min(state.searchStart, run.first)
         }
     }
 
@@ -189,7 +226,15 @@ final class ClusterStore: Sendable {
     func commit(
         _ transaction: MetadataTransaction, _ state: inout State, _ change: (inout Header) -> Void
     ) throws(ColdframeError) {
+        for run in transaction.taken { try guardian.check(run) }
         state.header = try transaction.commit(state.header, change)
+        for run in transaction.taken { guardian.insert(run) }
+        // The transaction may have taken again what it had freed.
+        for run in transaction.freed {
+            for cluster in run.first..<run.end where (try? state.refcounts.refcount(ofCluster: cluster)) == 0 {
+                guardian.remove(ClusterRun(first: cluster, count: 1))
+            }
+        }
         state.freshStart = max(state.freshStart, transaction.endOfUse)
     }
 
@@ -229,7 +274,7 @@ final class ClusterStore: Sendable {
                 state.waiting = [[], []]
             }
             return state.waiting[0] + state.waiting[1]
-                + (state.ready + state.pending).map { Freeing(run: $0.run, givesSpaceBack: false) }
+                + (state.ready + state.pending).map { Freeing(run: $0.run, cause: .other) }
         }
         finish(rest)
         let end = try state.withLock { state throws(ColdframeError) -> UInt64 in

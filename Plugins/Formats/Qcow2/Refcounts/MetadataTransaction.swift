@@ -21,6 +21,8 @@ final class MetadataTransaction {
     private var usedEnd: UInt64 = 0
     /// Clusters whose refcount fell to 0, in the order of release.
     private(set) var freed: [ClusterRun] = []
+    /// Clusters that `allocate` gave.
+    private(set) var taken: [ClusterRun] = []
 
     /// `searchStart`: no cluster before it is free.
     init(table: RefcountTable, searchStart: UInt64) {
@@ -106,6 +108,7 @@ final class MetadataTransaction {
         let run = ClusterRun(first: first, count: count)
         try adjust(run, raise: true)
         usedEnd = max(usedEnd, run.end)
+        taken.append(run)
         return geometry.hostOffset(ofCluster: first)
     }
 
@@ -146,7 +149,7 @@ final class MetadataTransaction {
         offsets.append(contentsOf: repeatElement(0, count: entryCount - offsets.count))
         for (index, offset) in placed {
             offsets[Int(index)] = offset.rawValue
-            if let block = edits[index] { try file.write(UnsafeRawBufferPointer(block.bytes), at: offset) }
+            try edits[index]?.write(to: file, at: offset)
         }
         try file.writeWords(offsets, at: geometry.hostOffset(ofCluster: tableRun.first))
         try file.flush()

@@ -1,3 +1,5 @@
+import ColdframeKit
+
 /// One refcount block in memory, in the image's own encoding. Not thread-safe.
 final class RefcountBlock {
     let byteCount: Int
@@ -55,5 +57,12 @@ final class RefcountBlock {
     /// Bytes that hold the refcounts of `indices`.
     func byteRange(_ indices: Range<Int>) -> Range<Int> {
         (indices.lowerBound << order) >> 3..<((indices.upperBound << order) + 7) >> 3
+    }
+
+    /// Writes the block to its place in the image.
+    func write(to file: ImageFile, at offset: HostOffset) throws(ColdframeError) {
+        // The memory goes with the object, which nothing else may hold.
+        defer { withExtendedLifetime(self) {} }
+        try file.write(UnsafeRawBufferPointer(bytes), at: offset)
     }
 }

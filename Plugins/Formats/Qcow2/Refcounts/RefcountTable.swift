@@ -48,8 +48,31 @@ final class RefcountTable {
     }
 
     /// Adds 1 to the refcounts of `run`, all of which have a block, or subtracts 1, and writes them. A failed write leaves what was
-    /// written before it.
-    func adjust(_ run: ClusterRun, raise: Bool) throws(ColdframeError) {
+    /// written before it. `onFree` gets the clusters whose refcount fell to 0.
+    func adjust(
+        _ run: ClusterRun, raise: Bool, onFree: (ClusterRun) -> Void = { _ in }
+    ) throws(ColdframeError) {
+        try eachPart(run) { (block, entries, _) throws(ColdframeError) in
+            try block.adjust(entries, raise: raise, maximum: geometry.refcountMaximum)
+        } written: { (block, entries, base) in
+            guard !raise else { return }
+            for entry in entries where block[entry] == 0 { onFree(ClusterRun(first: base + UInt64(entry), count: 1)) }
+        }
+    }
+
+    /// Gives the clusters of `run` these refcounts, within the format's maximum, and writes them.
+    func set(_ run: ClusterRun, _ refcount: (_ cluster: UInt64, _ old: UInt64) -> UInt64) throws(ColdframeError) {
+        try eachPart(run) { (block, entries, base) in
+            for entry in entries { block[entry] = refcount(base + UInt64(entry), block[entry]) }
+        } written: { _, _, _ in
+        }
+    }
+
+    /// Changes the part of `run` that each block counts, and writes it.
+    private func eachPart(
+        _ run: ClusterRun, _ change: (RefcountBlock, Range<Int>, _ base: UInt64) throws(ColdframeError) -> Void,
+        written: (RefcountBlock, Range<Int>, _ base: UInt64) -> Void
+    ) throws(ColdframeError) {
         var cluster = run.first
         while cluster < run.end {
             let index = cluster / entriesPerBlock
@@ -58,7 +81,7 @@ final class RefcountTable {
                 throw ColdframeError(.corrupt, "Cluster \(cluster) has no refcount block")
             }
             let entries = Int(cluster % entriesPerBlock)..<Int(end - 1 - index * entriesPerBlock) + 1
-            try block.adjust(entries, raise: raise, maximum: geometry.refcountMaximum)
+            try change(block, entries, index * entriesPerBlock)
             let bytes = block.byteRange(entries)
             do {
                 try file.write(
@@ -68,22 +91,8 @@ final class RefcountTable {
                 cached[index] = nil
                 throw error
             }
+            written(block, entries, index * entriesPerBlock)
             cluster = end
-        }
-    }
-
-    /// Lets `change` set refcounts of a block in place, and writes the range of entries that it returns. After a failed
-    /// write the block is read again.
-    func rewrite(_ index: UInt64, _ change: (RefcountBlock) -> Range<Int>?) throws(ColdframeError) {
-        guard let block = try block(index), let changed = change(block) else { return }
-        let bytes = block.byteRange(changed)
-        do {
-            try file.write(
-                UnsafeRawBufferPointer(rebasing: block.bytes[bytes]),
-                at: HostOffset(blockOffsets[Int(index)]) + UInt64(bytes.lowerBound))
-        } catch {
-            cached[index] = nil
-            throw error
         }
     }
 

@@ -29,7 +29,8 @@ final class SnapshotDisk: BlockDriver {
         let map = ClusterMap(
             file: operations.file, geometry: geometry, l1: Array(l1.prefix(Int(needed))), l1Offset: entry.l1Offset,
             cacheByteLimit: Self.cacheByteLimit)
-        reader = ClusterReader(map: map, file: operations.file, backing: backing)
+        reader = ClusterReader(
+            map: map, file: operations.file, backing: backing, compression: operations.compression)
     }
 
     func information() throws(ColdframeError) -> BlockInformation {
@@ -83,7 +84,8 @@ final class StoredVMState: VMStateReader {
         let map = ClusterMap(
             file: operations.file, geometry: geometry, l1: l1, l1Offset: entry.l1Offset,
             cacheByteLimit: SnapshotDisk.cacheByteLimit)
-        reader = ClusterReader(map: map, file: operations.file, backing: nil)
+        reader = ClusterReader(
+            map: map, file: operations.file, backing: nil, compression: operations.compression)
     }
 
     func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ColdframeError) {

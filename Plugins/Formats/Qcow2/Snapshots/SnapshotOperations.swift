@@ -12,11 +12,13 @@ final class SnapshotOperations: Sendable {
     let file: ImageFile
     let geometry: Geometry
     let walk: TreeWalk
+    let compression: Compression
     /// Held by whatever changes the snapshot table.
     let exclusive = PlainMutex()
     private let table: Mutex<SnapshotTable.Contents>
 
-    init(map: ClusterMap, store: ClusterStore, contents: SnapshotTable.Contents) {
+    init(map: ClusterMap, store: ClusterStore, contents: SnapshotTable.Contents, compression: Compression) {
+        self.compression = compression
         self.map = map
         self.store = store
         file = map.file
@@ -36,7 +38,7 @@ final class SnapshotOperations: Sendable {
         return index
     }
 
-    private func activeL1() throws(ColdframeError) -> (l1: [UInt64], offset: HostOffset) {
+    func activeL1() throws(ColdframeError) -> (l1: [UInt64], offset: HostOffset) {
         let (l1, offset, isQuiet) = map.state.withLock { ($0.l1, $0.l1Offset, $0.inFlight.isEmpty) }
         guard isQuiet else {
             throw ColdframeError(.busy, "The image is being written; snapshots change only while it is drained")
@@ -45,7 +47,7 @@ final class SnapshotOperations: Sendable {
     }
 
     /// Runs `body` in a transaction with the snapshot table `entries` as the outcome.
-    private func transact(
+    func transact(
         _ new: [SnapshotEntry], header change: (inout Header) -> Void = { _ in },
         _ body: (MetadataTransaction) throws(ColdframeError) -> NewL1
     ) throws(ColdframeError) {
@@ -76,6 +78,7 @@ final class SnapshotOperations: Sendable {
         }
         map.adopt(l1: outcome.0.words, at: outcome.0.offset, newTables: outcome.0.newTables)
         replaceContents(SnapshotTable.Contents(entries: new, byteCount: bytes.count))
+        guard store.policy.passesDiscards(of: .snapshot) else { return }
         // The disk is drained: only a state that is being stored could take these clusters meanwhile.
         for run in outcome.1 { store.discardIfFree(run) }
     }
@@ -168,7 +171,7 @@ final class SnapshotOperations: Sendable {
         return hadFlag ? copy : nil
     }
 
-    private func writeActiveL1(
+    func writeActiveL1(
         _ words: [UInt64], _ newTables: [HostOffset], _ transaction: MetadataTransaction
     ) throws(ColdframeError) -> NewL1 {
         let offset = try transaction.allocate(geometry.clusterCount(forByteCount: UInt64(words.count) * 8))

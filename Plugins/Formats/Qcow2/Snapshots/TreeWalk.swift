@@ -47,10 +47,12 @@ struct TreeWalk {
         }
     }
 
-    /// Adds or removes one reference to each cluster that the table's entries hold, in runs.
+    /// Adds or removes one reference to each cluster that the table's entries hold, in runs. Clusters in an external
+    /// data file have no refcounts.
     func adjustEntries(
         _ words: [UInt64], raise: Bool, _ transaction: MetadataTransaction
     ) throws(ColdframeError) {
+        guard !geometry.hasExternalData else { return }
         var run = ClusterRun(first: 0, count: 0)
         try forEachEntry(words) { (_, entry) throws(ColdframeError) in
             if entry.isCompressed {

@@ -121,7 +121,7 @@ final class VMStateArea: VMStateWriter {
                 info.annotation = annotation
                 info.guestClockNanoseconds = guestClockNanoseconds
             }
-            if state.spare.count > 0 { self.store.freeNow([state.spare], givesSpaceBack: false) }
+            if state.spare.count > 0 { self.store.freeNow([state.spare], cause: .other) }
             state.hasEnded = true
             return info
         }
@@ -158,13 +158,14 @@ final class VMStateArea: VMStateWriter {
             release(entry, oldL1, tableAt: previous, old.byteCount)
             return new[index].info
         } catch {
-            store.freeNow(taken, givesSpaceBack: true)
+            store.freeNow(taken, cause: .snapshot)
             throw error
         }
     }
 
     private func allocate(_ count: UInt64, _ taken: inout [ClusterRun]) throws(ColdframeError) -> HostOffset {
         let run = try store.allocateContiguous(count)
+        store.guardian.insert(run)
         taken.append(run)
         return geometry.hostOffset(ofCluster: run.first)
     }
@@ -187,7 +188,8 @@ final class VMStateArea: VMStateWriter {
         for run in runs {
             for cluster in run.first..<run.end {
                 words.append(geometry.hostOffset(ofCluster: cluster).rawValue)
-                if words.count == geometry.l2EntryCount { l1.append(try writeTable(&words, &taken)) }
+                if geometry.hasExtendedL2 { words.append(UInt64(geometry.allSubclusters)) }
+                if words.count == Int(geometry.clusterByteCount / 8) { l1.append(try writeTable(&words, &taken)) }
             }
         }
         if !words.isEmpty { l1.append(try writeTable(&words, &taken)) }
@@ -228,7 +230,7 @@ final class VMStateArea: VMStateWriter {
             }
             runs.append(ClusterRun(first: geometry.cluster(of: table), count: 1))
         }
-        store.freeNow(runs.filter { $0.count > 0 }, givesSpaceBack: true)
+        store.freeNow(runs.filter { $0.count > 0 }, cause: .snapshot)
     }
 
     // MARK: Abandon
@@ -240,7 +242,7 @@ final class VMStateArea: VMStateWriter {
             return state.runs + (state.spare.count > 0 ? [state.spare] : [])
         }
         guard let runs else { return }
-        store.freeNow(runs, givesSpaceBack: true)
+        store.freeNow(runs, cause: .snapshot)
         onEnd()
     }
 }

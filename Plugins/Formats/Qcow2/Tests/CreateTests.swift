@@ -1,4 +1,5 @@
 import ColdframeKit
+import ConformanceKit
 import LinuxSystem
 import Testing
 
@@ -42,5 +43,70 @@ import Testing
         let image = try Qcow2Image.read(try fileNode(fixture.path("top.qcow2")))
         #expect(image.backingFilename == "base.qcow2")
         #expect(image.backingFormat == "qcow2")
+    }
+
+    /// Every mode of preallocation, with and without subclusters and a data file, is read by QEMU as zeros and takes the
+    /// space that it says.
+    @Test(arguments: Qcow2Create.Preallocation.allCases, [false, true])
+    func preallocation(mode: Qcow2Create.Preallocation, hasDataFile: Bool) throws {
+        for hasExtendedL2 in [false, true] {
+            let fixture = try ImageFixture()
+            let path = fixture.path("new.qcow2")
+            var spec = ImageSpec(options: .init(diskByteCount: (5 << 20) + 512))
+            spec.options.preallocation = mode
+            spec.options.hasExtendedL2 = hasExtendedL2
+            spec.hasDataFile = hasDataFile
+            try spec.make(fixture, path)
+            try fixture.expectClean(path)
+            #expect(try fixture.content(path).allSatisfy { $0 == 0 })
+            let file = hasDataFile ? path + ".data" : path
+            let taken = try PlainFile(path: file).information().allocatedByteCount ?? 0
+            #expect((taken >= 5 << 20) == (mode == .falloc || mode == .full), "\(mode) \(taken)")
+            let disk = try spec.open(path)
+            try disk.writeBytes(pattern(100_000, 3), at: 1_000_000)
+            #expect(try disk.readBytes(1_000_000, 100_000) == pattern(100_000, 3))
+            try disk.close()
+            try fixture.expectClean(path)
+        }
+    }
+
+    @Test func optionsThatExcludeOneAnotherAreRefused() {
+        func refused(_ change: (inout Qcow2Create.Options) -> Void, dataFile: Bool = false) -> Bool {
+            var options = Qcow2Create.Options(diskByteCount: 1 << 20)
+            change(&options)
+            do { _ = try Qcow2Create.checked(&options, hasDataFile: dataFile) } catch { return true }
+            return false
+        }
+        #expect(!refused { _ in })
+        #expect(refused { $0.diskByteCount = 1000 })
+        #expect(refused { $0.clusterByteCount = 3000 })
+        #expect(refused { $0.refcountBits = 3 })
+        #expect(
+            refused {
+                $0.hasExtendedL2 = true; $0.clusterByteCount = 8192
+            })
+        #expect(
+            refused {
+                $0.hasExtendedL2 = true; $0.version = 2
+            })
+        #expect(
+            refused {
+                $0.hasLazyRefcounts = true; $0.version = 2
+            })
+        #expect(
+            refused {
+                $0.compressesWithZstd = true; $0.version = 2
+            })
+        #expect(refused { $0.isDataFileRaw = true })
+        #expect(refused({ $0.version = 2 }, dataFile: true))
+        #expect(
+            refused {
+                $0.backingFilename = "b"; $0.preallocation = .metadata
+            })
+        #expect(
+            !refused {
+                $0.backingFilename = "b"; $0.preallocation = .metadata; $0.hasExtendedL2 = true
+            })
+        #expect(refused { $0.backingFormat = "raw" })
     }
 }

@@ -30,6 +30,14 @@ private final class TestGraph: OpenContext, CreateContext {
         return found
     }
 
+    func dataFileNamedByImage(filename: String, imageFilename: String) async throws -> BlockNode {
+        asked.append("data \(filename)")
+        guard let found = nodes["data"] else { throw ColdframeError(.permission, "not allowed") }
+        return found
+    }
+
+    func corruptionReport() -> @Sendable (ImageCorruption) -> Void { { _ in } }
+
     func target(_ reference: BlockdevRef) async throws -> BlockNode {
         try await child("target", reference, role: .image)
     }
@@ -72,8 +80,9 @@ private final class TestGraph: OpenContext, CreateContext {
 
     @Test func anImageThatMayNotBeWrittenOpensReadOnlyIfThatIsAllowed() async throws {
         let fixture = try ImageFixture()
-        try fixture.run(
-            "qemu-img", ["create", "-q", "-f", "qcow2", "-o", "extended_l2=on", fixture.path("a"), "1M"])
+        try createImage(fixture.path("a"), byteCount: 1 << 20)
+        let damaged = try fileNode(fixture.path("a"))
+        try damaged.driver.writeBytes([2], at: 79)
         let graph = TestGraph()
         graph.nodes = ["a": try fileNode(fixture.path("a"))]
         await #expect(throws: ColdframeError.self) {

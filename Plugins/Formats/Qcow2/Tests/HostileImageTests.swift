@@ -48,11 +48,11 @@ import Testing
     @Test func refcountWidth() throws { try expectRefused("may not exceed 64 bits") { $0[99] = 7 } }
     @Test func shortHeader() throws { try expectRefused("qcow2 header too short") { $0[103] = 80 } }
     @Test func luks() throws { try expectRefused("LUKS") { $0[35] = 2 } }
-    @Test func externalData() throws { try expectRefused("external data file") { $0[79] |= 4 } }
-    @Test func zstd() throws {
-        try expectRefused("zstd") {
+    @Test func externalData() throws { try expectRefused("'data-file' is required") { $0[79] |= 4 } }
+    @Test func unknownCompression() throws {
+        try expectRefused("unknown compression type: 2") {
             $0[79] |= 8
-            $0[104] = 1
+            $0[104] = 2
         }
     }
     @Test func unknownFeature() throws {
@@ -61,8 +61,11 @@ import Testing
     @Test func corruptIsReadOnly() throws {
         try expectRefused("qcow2: Image is corrupt; cannot be opened read/write", isReadOnly: false) { $0[79] |= 2 }
     }
-    @Test func dirtyIsReadOnly() throws {
-        try expectRefused("qemu-img check -r all", isReadOnly: false) { $0[79] |= 1 }
+    @Test func dirtyAndNotMendable() throws {
+        try expectRefused("Could not repair dirty image", isReadOnly: false) {
+            $0[79] |= 1
+            $0.storeBigEndian(UInt64(1 << 40), at: 40)
+        }
     }
     @Test func refcountTableOutside() throws {
         try expectRefused("lies outside the image file") { $0.storeBigEndian(UInt64(1 << 40), at: 48) }

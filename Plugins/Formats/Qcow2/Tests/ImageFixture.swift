@@ -20,12 +20,14 @@ final class ImageFixture: Sendable {
 
     /// Runs a program that must succeed, and returns what it printed.
     @discardableResult
-    func run(_ program: String, _ arguments: [String], sourceLocation: SourceLocation = #_sourceLocation) throws
-        -> String
-    {
+    func run(
+        _ program: String, _ arguments: [String], mayFail: Bool = false,
+        sourceLocation: SourceLocation = #_sourceLocation
+    ) throws -> String {
         let (status, output) = try runAny(program, arguments)
         #expect(
-            status == 0, "\(program) \(arguments.joined(separator: " ")): \(output)", sourceLocation: sourceLocation)
+            status == 0 || mayFail, "\(program) \(arguments.joined(separator: " ")): \(output)",
+            sourceLocation: sourceLocation)
         return output
     }
 

@@ -13,6 +13,12 @@ struct ImageModel {
     var disk: [UInt8]
     var snapshots: [String: Snapshot] = [:]
     let clusterByteCount: Int
+    /// Images with an external data file have none.
+    var hasSnapshots = true
+    /// A refcount may be too narrow for one more snapshot, which is then refused.
+    var hasNarrowRefcounts = false
+    /// Version 2 cannot be resized with snapshots.
+    var isOld = false
 
     mutating func zero(_ range: Range<Int>) {
         for index in range { disk[index] = 0 }
@@ -37,8 +43,12 @@ enum ImageOperation: Sendable {
     case delete(choice: Int)
     case revert(choice: Int)
     case abandonState(Int)
+    case resize(Int)
+    case writeCompressed(Range<Int>, seed: UInt64)
 
-    static func random(diskByteCount: Int, maximum: Int, _ generator: inout SeededGenerator) -> ImageOperation {
+    static func random(_ model: ImageModel, maximum: Int, _ generator: inout SeededGenerator) -> ImageOperation {
+        let diskByteCount = model.disk.count
+        let maximum = min(maximum, diskByteCount)
         func range() -> Range<Int> {
             let offset = Int.random(in: 0..<diskByteCount, using: &generator)
             let count = Int.random(in: 1...min(maximum, diskByteCount - offset), using: &generator)
@@ -47,7 +57,7 @@ enum ImageOperation: Sendable {
             let start = offset & ~4095
             return start..<min(diskByteCount, start + (count + 4095) & ~4095)
         }
-        switch Int.random(in: 0..<20, using: &generator) {
+        switch Int.random(in: 0..<24, using: &generator) {
         case 0..<8: return .write(range(), seed: generator.next())
         case 8: return .zero(range(), [])
         case 9: return .zero(range(), .mayUnmap)
@@ -58,7 +68,13 @@ enum ImageOperation: Sendable {
         case 16: return .create(state: Int.random(in: 1...maximum, using: &generator))
         case 17: return .delete(choice: Int.random(in: 0..<1000, using: &generator))
         case 18: return .revert(choice: Int.random(in: 0..<1000, using: &generator))
-        default: return .abandonState(Int.random(in: 1...maximum, using: &generator))
+        case 19: return .abandonState(Int.random(in: 1...maximum, using: &generator))
+        case 20, 21: return .resize(512 * Int.random(in: 1...max(2, diskByteCount / 256), using: &generator))
+        default:
+            let range = range()
+            let start = range.lowerBound / model.clusterByteCount * model.clusterByteCount
+            let end = (range.upperBound + model.clusterByteCount - 1) / model.clusterByteCount * model.clusterByteCount
+            return .writeCompressed(start..<min(end, diskByteCount), seed: generator.next())
         }
     }
 }
@@ -82,26 +98,57 @@ extension ImageModel {
         case .flush: try driver.flush()
         case .reopen: driver = try reopen(driver)
         case .create(let stateByteCount):
-            let state = stateByteCount.map { pattern($0, UInt64($0)) } ?? []
-            let writer = state.isEmpty ? nil : try driver.beginVMState()
-            let info = try driver.createSnapshot(request("tag-\(snapshots.count)-\(disk.count)"))
-            snapshots[info.id] = Snapshot(disk: disk, state: state)
-            if let writer {
-                try state.withUnsafeBytes { try writer.append($0) }
-                _ = try writer.attach(toSnapshot: info.id, annotation: [1], guestClockNanoseconds: 1)
-            }
+            if hasSnapshots { try createSnapshot(stateByteCount ?? 0, driver) }
         case .delete(let choice):
             guard let id = chosen(choice) else { return }
             try driver.deleteSnapshot(id: id)
             snapshots[id] = nil
         case .revert(let choice):
             guard let id = chosen(choice), let snapshot = snapshots[id] else { return }
-            try driver.revert(toSnapshot: id)
+            if try isTooNarrow({ try driver.revert(toSnapshot: id) }) { return }
             disk = snapshot.disk
         case .abandonState(let byteCount):
+            guard hasSnapshots else { return }
             let writer = try driver.beginVMState()
             try pattern(byteCount, 1).withUnsafeBytes { try writer.append($0) }
             try writer.abandon()
+        case .resize(let byteCount):
+            if isOld, !snapshots.isEmpty { return }
+            try driver.resize(toByteCount: UInt64(byteCount))
+            disk = Array(disk.prefix(byteCount))
+            disk.append(contentsOf: repeatElement(0, count: byteCount - disk.count))
+        case .writeCompressed(let range, let seed):
+            guard !driver.geometry.hasExternalData else { return }
+            // Half of the bytes are equal, so that most clusters become smaller.
+            let bytes = pattern(range.count, seed).enumerated().map { $0.offset & 64 == 0 ? $0.element : 7 }
+            try bytes.withUnsafeBytes { try driver.writeCompressed($0, at: UInt64(range.lowerBound)) }
+            disk.replaceSubrange(range, with: bytes)
+        }
+    }
+
+    private mutating func createSnapshot(_ stateByteCount: Int, _ driver: Qcow2Driver) throws {
+        let state = pattern(stateByteCount, UInt64(stateByteCount))
+        let writer = state.isEmpty ? nil : try driver.beginVMState()
+        let name = "tag-\(snapshots.count)"
+        var made: [SnapshotInfo] = []
+        if try isTooNarrow({ made.append(try driver.createSnapshot(request(name))) }) {
+            try writer?.abandon()
+            return
+        }
+        snapshots[made[0].id] = Snapshot(disk: disk, state: state)
+        guard let writer else { return }
+        try state.withUnsafeBytes { try writer.append($0) }
+        _ = try writer.attach(toSnapshot: made[0].id, annotation: [1], guestClockNanoseconds: 1)
+    }
+
+    /// Whether `body` failed for lack of room in a refcount.
+    private func isTooNarrow(_ body: () throws -> Void) throws -> Bool {
+        do {
+            try body()
+            return false
+        } catch {
+            if hasNarrowRefcounts { return true }
+            throw error
         }
     }
 
@@ -115,7 +162,9 @@ extension ImageModel {
         #expect(try driver.readBytes(0, disk.count) == disk, "disk \(note)")
         #expect(Set(driver.snapshots.map(\.id)) == Set(snapshots.keys), "\(note)")
         for (id, snapshot) in snapshots {
-            #expect(try driver.openSnapshot(id: id).readBytes(0, disk.count) == snapshot.disk, "snapshot \(id) \(note)")
+            #expect(
+                try driver.openSnapshot(id: id).readBytes(0, snapshot.disk.count) == snapshot.disk,
+                "snapshot \(id) \(note)")
             guard !snapshot.state.isEmpty else { continue }
             let reader = try driver.openVMState(ofSnapshot: id)
             var bytes = [UInt8](repeating: 0, count: snapshot.state.count)

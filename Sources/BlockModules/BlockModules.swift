@@ -1,0 +1,13 @@
+import ColdframeKit
+import FileProtocol
+import Qcow2Format
+import RawFormat
+
+/// The modules that open images: for the agent and for programs that work on images without one.
+public enum BlockModules {
+    public static let all: [Module] = [
+        FileProtocolModule.module,
+        RawFormatModule.module,
+        Qcow2FormatModule.module,
+    ]
+}

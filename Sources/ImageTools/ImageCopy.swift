@@ -1,0 +1,86 @@
+import ColdframeKit
+
+/// Copies a disk into a new image.
+public enum ImageCopy {
+    public struct Options: Sendable {
+        /// Store data compressed; the target must be able to.
+        public var compresses = false
+        public var workerCount = 8
+        public init() {}
+    }
+
+    private static let pieceByteCount: UInt64 = 2 << 20
+
+    /// Copies what is not zero. `target` is as large as `source` or larger and reads as zeros throughout; it is
+    /// flushed when this returns. Blocks.
+    public static func run(
+        from source: BlockNode, to target: BlockNode, _ options: Options, progress: (_ done: UInt64) throws -> Void
+    ) throws {
+        let compressor = options.compresses ? target.driver as? any CompressedWriting : nil
+        guard !options.compresses || compressor != nil else {
+            throw ColdframeError(
+                .unsupported, "Compression not supported for this file format ('\(target.driver.driverName)')")
+        }
+        let unit = compressor?.compressionUnitByteCount ?? 1
+        let work = ImageWork(byteCount: source.byteCount, pieceByteCount: max(unit, pieceByteCount))
+        try work.run(workerCount: max(1, options.workerCount), progress: progress) { offset, byteCount, buffer in
+            if let compressor {
+                try copyCompressed(source, compressor, offset, byteCount, buffer, unit: Int(unit))
+            } else {
+                try copy(source, target, offset, byteCount, buffer)
+            }
+        }
+        try target.flush()
+    }
+
+    /// Parts of a piece that may hold something.
+    private static func forEachDataExtent(
+        _ source: BlockNode, _ offset: UInt64, _ byteCount: Int, _ body: (Range<UInt64>) throws -> Void
+    ) throws {
+        let end = offset + UInt64(byteCount)
+        var position = offset
+        while position < end {
+            let extents = try source.extents(at: position, byteCount: end - position, limit: 256)
+            for extent in extents {
+                if case .zero = extent.kind {} else { try body(extent.offset..<extent.end) }
+            }
+            guard let last = extents.last, last.end > position else {
+                throw ColdframeError(.io, "Node '\(source.name)' describes nothing at \(position)")
+            }
+            position = last.end
+        }
+    }
+
+    private static func copy(
+        _ source: BlockNode, _ target: BlockNode, _ offset: UInt64, _ byteCount: Int,
+        _ buffer: UnsafeMutableRawBufferPointer
+    ) throws {
+        try forEachDataExtent(source, offset, byteCount) { range in
+            let part = UnsafeMutableRawBufferPointer(rebasing: buffer[..<range.count])
+            try source.read(into: part, at: range.lowerBound)
+            let bytes = UnsafeRawBufferPointer(part)
+            try ZeroSearch.forEachDataRun(bytes, at: range.lowerBound) { run in
+                try target.write(
+                    UnsafeRawBufferPointer(rebasing: bytes[run]), at: range.lowerBound + UInt64(run.lowerBound))
+            }
+        }
+    }
+
+    /// Whole units are compressed, those of zeros are left out.
+    private static func copyCompressed(
+        _ source: BlockNode, _ target: any CompressedWriting, _ offset: UInt64, _ byteCount: Int,
+        _ buffer: UnsafeMutableRawBufferPointer, unit: Int
+    ) throws {
+        var hasData = false
+        try forEachDataExtent(source, offset, byteCount) { _ in hasData = true }
+        guard hasData else { return }
+        try source.read(into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<byteCount]), at: offset)
+        var position = 0
+        while position < byteCount {
+            let end = min(byteCount, position + unit)
+            let bytes = UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(buffer)[position..<end])
+            if !ZeroSearch.isZero(bytes) { try target.writeCompressed(bytes, at: offset + UInt64(position)) }
+            position = end
+        }
+    }
+}
