@@ -14,11 +14,33 @@ extension Qcow2Driver {
             data["corrupt"] = .bool(header.incompatible.contains(.corrupt))
         }
         data["refcount-bits"] = .integer(1 << Int64(geometry.refcountOrder))
+        if let list = try bitmapList(), !list.isEmpty { data["bitmaps"] = .array(list) }
         data["compression-type"] = .string(writer.compression.name)
         return BlockInformation(
             allocatedByteCount: try file.node.driver.information().allocatedByteCount,
             clusterByteCount: UInt32(geometry.clusterByteCount),
             isDirty: header.incompatible.contains(.dirty), backingFilename: backingFilename,
             backingFormat: extensions.backingFormat, formatSpecific: ("qcow2", data))
+    }
+
+    /// The stored bitmaps as QEMU lists them; nil if the image has none.
+    private func bitmapList() throws(ColdframeError) -> [JSONValue]? {
+        let entries: [BitmapEntry]
+        if bitmaps.isMaintained {
+            entries = bitmaps.entries
+        } else if let ext = extensions.bitmaps {
+            entries = try BitmapDirectory.read(ext, geometry, file)
+        } else {
+            return nil
+        }
+        return entries.map { entry in
+            var flags: [JSONValue] = []
+            if entry.flags.contains(.inUse) { flags.append("in-use") }
+            if entry.flags.contains(.auto) { flags.append("auto") }
+            return [
+                "flags": .array(flags), "name": .string(entry.name),
+                "granularity": .integer(1 << Int64(entry.granularityBits)),
+            ]
+        }
     }
 }

@@ -20,6 +20,7 @@ public final class Qcow2Driver: BlockDriver, Backed {
     let writer: DiskWriter
     let operations: SnapshotOperations
     let corruption: Corruption
+    let bitmaps: BitmapStorage
     let backingFilename: String?
     private let isOpenReadOnly: Bool
     private let takesDiscards: Bool
@@ -73,7 +74,9 @@ public final class Qcow2Driver: BlockDriver, Backed {
             file: file, data: data, header: header, refcounts: refcounts,
             guardian: MetadataGuard(header: header, l1: l1, refcounts: refcounts, contents: contents),
             policy: options.discardPolicy)
-        writer = DiskWriter(map: map, store: store, reader: reader, compression: image.compression)
+        bitmaps = BitmapStorage(store: store, extensions: extensions, backingFilename: backingFilename)
+        writer = DiskWriter(
+            map: map, store: store, reader: reader, compression: image.compression, bitmaps: bitmaps)
         operations = SnapshotOperations(map: map, store: store, contents: contents, compression: image.compression)
         corruption = Corruption(store: store, report: options.reportCorruption)
     }

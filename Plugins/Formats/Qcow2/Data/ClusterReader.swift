@@ -42,7 +42,14 @@ final class ClusterReader: Sendable {
             let size = backing.byteCount
             present = offset >= size ? 0 : Int(min(UInt64(buffer.count), size - offset))
             if present > 0 {
-                try backing.direct.read(into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<present]), at: offset)
+                let part = UnsafeMutableRawBufferPointer(rebasing: buffer[..<present])
+                do throws(ColdframeError) {
+                    try backing.direct.read(into: part, at: offset)
+                } catch {
+                    // The backing image may be damaged; this one is not.
+                    guard error.code == .corrupt else { throw error }
+                    throw ColdframeError(.io, "Backing node '\(backing.name)': \(error.message)", errno: error.errno)
+                }
             }
         }
         if present < buffer.count {

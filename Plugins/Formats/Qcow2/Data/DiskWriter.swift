@@ -17,13 +17,16 @@ final class DiskWriter: Sendable {
     let guardian: MetadataGuard
     let compression: Compression
     let compressedSpace: CompressedSpace
+    let bitmaps: BitmapStorage
     private let isPrepared = Atomic<Bool>(false)
 
-    init(map: ClusterMap, store: ClusterStore, reader: ClusterReader, compression: Compression) {
+    init(map: ClusterMap, store: ClusterStore, reader: ClusterReader, compression: Compression, bitmaps: BitmapStorage)
+    {
         self.map = map
         self.store = store
         self.reader = reader
         self.compression = compression
+        self.bitmaps = bitmaps
         data = store.data
         guardian = store.guardian
         compressedSpace = CompressedSpace(store: store)
@@ -43,7 +46,9 @@ final class DiskWriter: Sendable {
     /// "autoclear_features".
     func prepare() throws(ColdframeError) {
         guard !isPrepared.load(ordering: .acquiring) else { return }
-        let kept = store.header.autoclear & (data.isRaw ? Header.rawExternalDataAutoclear : 0)
+        let maintained =
+            (data.isRaw ? Header.rawExternalDataAutoclear : 0) | (bitmaps.isMaintained ? Header.bitmapsAutoclear : 0)
+        let kept = store.header.autoclear & maintained
         if store.header.autoclear != kept {
             try store.updateHeader { $0.autoclear = kept }
             try store.flush()

@@ -248,6 +248,24 @@ final class ClusterStore: Sendable {
         }
     }
 
+    /// Rewrites the first cluster with these extensions. Header bytes that we do not know are kept. While only the bitmaps'
+    /// extension changes, what changes lies in one sector.
+    func rewriteHeader(
+        _ extensions: HeaderExtensions, _ backingFilename: String?, _ change: (inout Header) -> Void
+    ) throws(ColdframeError) {
+        try state.withLock { state throws(ColdframeError) in
+            var cluster = HeaderCluster(
+                header: state.header, extensions: extensions, backingFilename: backingFilename)
+            change(&cluster.header)
+            let headerByteCount = Int(state.header.headerByteCount)
+            let old = try self.file.readMetadata(byteCount: headerByteCount, at: HostOffset(0), "qcow2 header")
+            let known = min(headerByteCount, Header.version3ByteCount)
+            let bytes = try cluster.encode(later: old[known...])
+            try self.file.write(bytes, at: HostOffset(0))
+            state.header = cluster.header
+        }
+    }
+
     /// Points the header to a snapshot table of as many entries, durably. Throws with the previous one in force.
     func switchSnapshotTable(to table: HostOffset) throws(ColdframeError) {
         let previous = header.snapshotTableOffset

@@ -89,4 +89,22 @@ import Testing
         try disk.close()
         #expect(try !Qcow2Image.read(try fileNode(path)).header.incompatible.contains(.corrupt))
     }
+
+    @Test func aDamagedBackingFileDoesNotMarkItsOverlay() throws {
+        let fixture = try ImageFixture()
+        let (base, l2, _) = try make(fixture)
+        try patch(base, word(0x12345 << 9 | EntryBits.copied), at: l2)
+        let path = fixture.path("top")
+        try createImage(path, byteCount: 1 << 20, backingFilename: "a")
+        let backing = BlockNode(name: "base", driver: try openImage(base, isReadOnly: true))
+        let disk = try openImage(path, backing: backing)
+        // Copies what is around it from the backing file.
+        let error = #expect(throws: ColdframeError.self) { try disk.writeBytes([1], at: 5) }
+        #expect(error?.code == .io)
+        #expect(!disk.isReadOnly)
+        try disk.writeBytes(pattern(65536, 1), at: 0)
+        #expect(try disk.readBytes(0, 65536) == pattern(65536, 1))
+        try disk.close()
+        #expect(try !Qcow2Image.read(try fileNode(path)).header.incompatible.contains(.corrupt))
+    }
 }

@@ -69,23 +69,6 @@ import Testing
         #expect(try fixture.content(path) == expected)
     }
 
-    @Test func bitmapsLoseTheirConsistencyBitAtTheFirstWriteOnly() throws {
-        let fixture = try ImageFixture()
-        let path = fixture.path("a")
-        try createImage(path, byteCount: 1 << 20)
-        try fixture.run("qemu-img", ["bitmap", "--add", path, "b0"])
-        var disk = try openImage(path)
-        #expect(disk.store.header.autoclear == 1)
-        _ = try disk.readBytes(0, 512)
-        try disk.close()
-        disk = try openImage(path)
-        #expect(disk.store.header.autoclear == 1)
-        try disk.writeBytes([1], at: 0)
-        #expect(disk.store.header.autoclear == 0)
-        try disk.close()
-        try fixture.expectNoErrors(path)
-    }
-
     @Test func aCompressedOverlayChain() throws {
         let fixture = try ImageFixture()
         let raw = fixture.path("raw")
