@@ -5,7 +5,7 @@ import Synchronization
 ///
 /// Counted are the calls that change the image or make it durable: write, write-zeroes, flush and resize. A failed call does
 /// nothing.
-public final class FaultyDriver: BlockDriver, Resizable {
+public final class FaultyDriver: BlockDriver, Resizable, ChangeStamped {
     private let inner: any BlockDriver & Resizable
     private let state = Mutex(State())
 
@@ -72,6 +72,10 @@ public final class FaultyDriver: BlockDriver, Resizable {
     public func resize(toByteCount: UInt64) throws(ColdframeError) {
         try pass("resize")
         try inner.resize(toByteCount: toByteCount)
+    }
+
+    public func changeStamp() throws(ColdframeError) -> ChangeStamp? {
+        try (inner as? any ChangeStamped)?.changeStamp()
     }
 
     public func close() throws(ColdframeError) { try inner.close() }

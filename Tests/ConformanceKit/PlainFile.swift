@@ -3,7 +3,7 @@ import LinuxSystem
 import Synchronization
 
 /// A file as a block driver with nothing around it: no locks, no options. For tests of formats.
-public final class PlainFile: BlockDriver, Resizable, ExtentSource {
+public final class PlainFile: BlockDriver, Resizable, ChangeStamped, ExtentSource {
     public let driverName = "plain-test-file"
     public let isReadOnly: Bool
     public let threadModel = ThreadModel.parallel
@@ -28,6 +28,11 @@ public final class PlainFile: BlockDriver, Resizable, ExtentSource {
     public func information() throws(ColdframeError) -> BlockInformation {
         let status = try io { () throws(SystemError) in try file.status() }
         return BlockInformation(allocatedByteCount: status.allocatedByteCount)
+    }
+
+    public func changeStamp() throws(ColdframeError) -> ChangeStamp? {
+        let status = try io { () throws(SystemError) in try file.status() }
+        return ChangeStamp(seconds: status.modificationSeconds, nanoseconds: status.modificationNanoseconds)
     }
 
     private func io<T>(_ body: () throws(SystemError) -> T) throws(ColdframeError) -> T {
@@ -71,7 +76,21 @@ public final class PlainFile: BlockDriver, Resizable, ExtentSource {
     }
 
     public func extents(at offset: UInt64, byteCount: UInt64, limit: Int) throws(ColdframeError) -> [Extent] {
-        [Extent(offset: offset, byteCount: byteCount, kind: .data(source: self, hostOffset: offset))]
+        let end = offset + byteCount
+        var extents: [Extent] = []
+        while extents.count < limit, let start = extents.isEmpty ? offset : extents.last?.end, start < end {
+            let data = try io { () throws(SystemError) in try file.seekData(from: start) } ?? end
+            if data > start {
+                extents.append(Extent(offset: start, byteCount: min(data, end) - start, kind: .zero(allocated: false)))
+            } else {
+                let hole = try io { () throws(SystemError) in try file.seekHole(from: start) } ?? end
+                extents.append(
+                    Extent(
+                        offset: start, byteCount: min(hole, end) - start,
+                        kind: .data(source: self, hostOffset: start)))
+            }
+        }
+        return extents
     }
 
     public func resize(toByteCount: UInt64) throws(ColdframeError) {

@@ -1,9 +1,8 @@
 import ColdframeKit
-import Synchronization
 
 /// Passes everything on and records what changed the image, so that a test can build the file as a crash would have
 /// left it: every prefix, and every choice of the calls between two flushes.
-public final class RecordingDriver: BlockDriver, Resizable {
+public final class RecordingDriver: BlockDriver, Resizable, ChangeStamped {
     public enum Call: Sendable {
         case write(offset: UInt64, bytes: [UInt8])
         case zero(offset: UInt64, byteCount: UInt64)
@@ -12,12 +11,18 @@ public final class RecordingDriver: BlockDriver, Resizable {
     }
 
     private let inner: any BlockDriver & Resizable
-    private let recorded = Mutex<[Call]>([])
+    private let file: String
+    private let log: CallLog
 
-    public init(_ inner: any BlockDriver & Resizable) { self.inner = inner }
+    /// - Parameter log: shared by the drivers of an image that has several files, told apart by `file`.
+    public init(_ inner: any BlockDriver & Resizable, file: String = "image", log: CallLog = CallLog()) {
+        self.inner = inner
+        self.file = file
+        self.log = log
+    }
 
     /// What has been recorded since the beginning.
-    public var calls: [Call] { recorded.withLock { $0 } }
+    public var calls: [Call] { log.entries.filter { $0.file == file }.map(\.call) }
 
     /// The bytes of the file at `path` before the first recorded call, `base`, after `calls` were applied in order.
     public static func replay(_ calls: some Sequence<Call>, on base: [UInt8]) -> [UInt8] {
@@ -42,7 +47,7 @@ public final class RecordingDriver: BlockDriver, Resizable {
         return bytes
     }
 
-    private func record(_ call: Call) { recorded.withLock { $0.append(call) } }
+    private func record(_ call: Call) { log.append(file, call) }
 
     public var driverName: String { inner.driverName }
     public var byteCount: UInt64 { inner.byteCount }
@@ -82,6 +87,10 @@ public final class RecordingDriver: BlockDriver, Resizable {
     public func resize(toByteCount: UInt64) throws(ColdframeError) {
         try inner.resize(toByteCount: toByteCount)
         record(.resize(byteCount: toByteCount))
+    }
+
+    public func changeStamp() throws(ColdframeError) -> ChangeStamp? {
+        try (inner as? any ChangeStamped)?.changeStamp()
     }
 
     public func close() throws(ColdframeError) { try inner.close() }

@@ -9,7 +9,7 @@ import Synchronization
 /// block would lose one another's bytes.
 ///
 /// As the child of a format the file grows: a write may reach behind `byteCount`, which follows.
-final class FileDriver: BlockDriver, Resizable, FileBacked, ExtentSource {
+final class FileDriver: BlockDriver, Resizable, FileBacked, ChangeStamped, ExtentSource {
     /// How a file was opened.
     struct Mode: Sendable {
         var isReadOnly: Bool
@@ -54,6 +54,16 @@ final class FileDriver: BlockDriver, Resizable, FileBacked, ExtentSource {
     func information() throws(ColdframeError) -> BlockInformation {
         do {
             return BlockInformation(allocatedByteCount: try file.status().allocatedByteCount)
+        } catch {
+            throw failed(error, "Could not query")
+        }
+    }
+
+    func changeStamp() throws(ColdframeError) -> ChangeStamp? {
+        if mode.isBlockDevice { return nil }
+        do {
+            let status = try file.status()
+            return ChangeStamp(seconds: status.modificationSeconds, nanoseconds: status.modificationNanoseconds)
         } catch {
             throw failed(error, "Could not query")
         }

@@ -101,3 +101,20 @@ public protocol CompressedWriting: BlockDriver {
     /// `compressionUnitByteCount` and ends at one or at the disk's end. Threads and durability as for `write`.
     func writeCompressed(_ buffer: UnsafeRawBufferPointer, at offset: UInt64) throws(ColdframeError)
 }
+
+/// Can tell whether its content was changed while nobody here had it open.
+public protocol ChangeStamped: BlockDriver {
+    /// The time of the last change, or nil where the host keeps none that can be relied on (block devices). Two equal
+    /// stamps with nothing written through this driver between them mean that nobody else wrote either.
+    func changeStamp() throws(ColdframeError) -> ChangeStamp?
+}
+
+/// When a file was last changed, on the host's clock since 1970.
+public struct ChangeStamp: Sendable, Equatable {
+    public let seconds: Int64
+    public let nanoseconds: UInt32
+    public init(seconds: Int64, nanoseconds: UInt32) {
+        self.seconds = seconds
+        self.nanoseconds = nanoseconds
+    }
+}
