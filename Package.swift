@@ -32,10 +32,16 @@ let modules: [(name: String, path: String, dependencies: [Target.Dependency])] =
     ("FileProtocol", "Plugins/Protocols/File", []),
     ("RawFormat", "Plugins/Formats/Raw", []),
     ("Qcow2Format", "Plugins/Formats/Qcow2", ["CChecksum", "CZlib", "CZstd"]),
+    ("RawSidecarFormat", "Plugins/Formats/RawSidecar", ["CChecksum", "QMPWire"]),
     ("NBDExport", "Plugins/Exports/NBD", []),
     ("SnapshotTreeExport", "Plugins/Exports/SnapshotTree", ["CFuse3"]),
     ("QEMUGuest", "Plugins/Guests/QEMU", ["QMPWire", "QMPClient", "KeeperWire"]),
 ]
+
+/// Those that open images, which `coldframe image` has as well as the agent.
+let blockModules: [Target.Dependency] = modules.filter {
+    !$0.path.hasPrefix("Plugins/Exports") && !$0.path.hasPrefix("Plugins/Guests")
+}.map { .byName(name: $0.name) }
 
 let package = Package(
     name: "coldframe",
@@ -70,7 +76,7 @@ let package = Package(
             dependencies: ["QAPI", "QMPWire", "LinuxSystem", .product(name: "Logging", package: "swift-log")]),
         .target(name: "AgentCore", dependencies: ["ColdframeKit", "QAPI", "QMPWire", "LinuxSystem", "CChecksum"]),
         .target(name: "ImageTools", dependencies: ["ColdframeKit", "LinuxSystem"]),
-        .target(name: "BlockModules", dependencies: ["ColdframeKit", "FileProtocol", "RawFormat", "Qcow2Format"]),
+        .target(name: "BlockModules", dependencies: ["ColdframeKit"] + blockModules),
         .executableTarget(
             name: "coldframed",
             dependencies: ["AgentCore", "BlockModules", "CToml", .product(name: "Logging", package: "swift-log")]

@@ -2,6 +2,7 @@ import ColdframeKit
 import FileProtocol
 import Qcow2Format
 import RawFormat
+import RawSidecarFormat
 
 /// The modules that open images: for the agent and for programs that work on images without one.
 public enum BlockModules {
@@ -9,5 +10,6 @@ public enum BlockModules {
         FileProtocolModule.module,
         RawFormatModule.module,
         Qcow2FormatModule.module,
+        RawSidecarFormatModule.module,
     ]
 }

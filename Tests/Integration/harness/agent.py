@@ -222,7 +222,7 @@ class GuestAgent(Agent):
         super().start()
         try:
             for disk, image in zip(DISKS, self.images):
-                self.add_qcow2(disk, image)
+                self.add_disk(disk, image)
             command = [*linux_command(self.directory, self.memory_mebibytes, self.processors, qemu=self.qemu), "-S"]
             self.execute("guest-add", driver="qemu", id="vm", command=command, disks=DISKS)
             self.console = LinuxConsole(self.directory / "console.sock")
@@ -235,6 +235,9 @@ class GuestAgent(Agent):
             self.stop()
             raise
         return self
+
+    def add_disk(self, disk, image):
+        self.add_qcow2(disk, image)
 
     def save(self, tag, devices=DISKS, vmstate=DISKS[0], **arguments):
         """snapshot-save to its end; returns the data of SNAPSHOT_SAVED."""

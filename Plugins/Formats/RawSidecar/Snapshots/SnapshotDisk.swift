@@ -1,0 +1,158 @@
+import ColdframeKit
+import LinuxSystem
+
+/// The disk of a snapshot, read-only. Valid while the snapshot exists.
+///
+/// What was not kept is read from the raw file, where a writer may be about to change it. The writer publishes the kept
+/// content first: so if no entry has appeared by the end of the read, what was read is what the snapshot holds;
+/// otherwise it is read again from there.
+final class SnapshotDisk: BlockDriver {
+    let driverName = "raw-sidecar"
+    let byteCount: UInt64
+    let isReadOnly = true
+    let threadModel = ThreadModel.parallel
+    let displayFilename: String
+    private let generation: UInt32
+    private let raw: BlockNode
+    private let store: SidecarStore
+
+    init(_ snapshot: Contents.Snapshot, raw: BlockNode, store: SidecarStore) {
+        byteCount = snapshot.info.diskByteCount
+        generation = snapshot.generation
+        displayFilename = raw.driver.displayFilename
+        self.raw = raw
+        self.store = store
+    }
+
+    func information() throws(ColdframeError) -> BlockInformation {
+        BlockInformation(clusterByteCount: UInt32(store.clusterByteCount))
+    }
+
+    func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ColdframeError) {
+        var done = 0
+        while done < buffer.count {
+            let piece = piece(offset + UInt64(done)..<offset + UInt64(buffer.count))
+            let count = Int(piece.range.upperBound - piece.range.lowerBound)
+            let part = UnsafeMutableRawBufferPointer(rebasing: buffer[done..<done + count])
+            switch piece.source {
+            case .zero: part.initializeMemory(as: UInt8.self, repeating: 0)
+            case .stored(let first):
+                try store.file.read(into: part, at: hostOffset(first, piece.range), "A preserved cluster")
+            case .raw:
+                guard try readRaw(into: part, piece.range) else { continue }
+            }
+            done += count
+        }
+    }
+
+    /// False if the range is not what the snapshot holds any more.
+    private func readRaw(into buffer: UnsafeMutableRawBufferPointer, _ range: Range<UInt64>) throws(ColdframeError)
+        -> Bool
+    {
+        do throws(ColdframeError) {
+            try raw.direct.readPadded(into: buffer, at: range.lowerBound)
+        } catch {
+            // It may just have been cut off; then it was kept before.
+            guard isStillRaw(range) else { return false }
+            throw error
+        }
+        return isStillRaw(range)
+    }
+
+    private func isStillRaw(_ range: Range<UInt64>) -> Bool {
+        let now = piece(range)
+        return now.source == .raw && now.range == range
+    }
+
+    /// The longest part from the range's beginning that comes from one place.
+    private func piece(_ range: Range<UInt64>) -> (range: Range<UInt64>, source: PreservedIndex.Source) {
+        let bits = store.clusterBits
+        let clusters = range.lowerBound >> bits..<(range.upperBound - 1) >> bits + 1
+        let run = store.contents.withLock { $0.index.run(clusters, from: generation) }
+        let end = min(range.upperBound, (clusters.lowerBound + run.clusterCount) << bits)
+        return (range.lowerBound..<end, run.source)
+    }
+
+    private func hostOffset(_ first: UInt32, _ range: Range<UInt64>) -> UInt64 {
+        store.file.offset(ofCluster: first) + (range.lowerBound & (store.clusterByteCount - 1))
+    }
+
+    func extents(at offset: UInt64, byteCount: UInt64, limit: Int) throws(ColdframeError) -> [Extent] {
+        var extents: [Extent] = []
+        var next = offset
+        while next < offset + byteCount, extents.count < limit {
+            let piece = piece(next..<offset + byteCount)
+            switch piece.source {
+            case .zero: extents.append(piece.range, .zero(allocated: true))
+            case .stored(let first):
+                let start = hostOffset(first, piece.range)
+                if let source = store.file.node.driver as? any ExtentSource {
+                    extents.append(piece.range, .data(source: source, hostOffset: start))
+                } else {
+                    extents.append(piece.range, .opaque)
+                }
+            case .raw:
+                let found = try rawExtents(piece.range, limit: limit - extents.count)
+                // Kept meanwhile: asked again.
+                guard isStillRaw(piece.range) else { continue }
+                for extent in found { extents.append(extent.offset..<extent.end, extent.kind) }
+            }
+            next = extents.last?.end ?? next
+        }
+        return extents
+    }
+
+    /// Holes stay zero for this snapshot whatever the guest writes. Data is to be read through `read`, which notices a
+    /// change.
+    private func rawExtents(_ range: Range<UInt64>, limit: Int) throws(ColdframeError) -> [Extent] {
+        let size = raw.byteCount
+        guard range.lowerBound < size else {
+            return [
+                Extent(
+                    offset: range.lowerBound, byteCount: range.upperBound - range.lowerBound,
+                    kind: .zero(allocated: false))
+            ]
+        }
+        let end = min(size, range.upperBound)
+        return try raw.direct.extents(at: range.lowerBound, byteCount: end - range.lowerBound, limit: limit).map {
+            if case .zero = $0.kind { return $0 }
+            return Extent(offset: $0.offset, byteCount: $0.byteCount, kind: .opaque)
+        }
+    }
+
+    func write(_ buffer: UnsafeRawBufferPointer, at offset: UInt64, flags: WriteFlags) throws(ColdframeError) {
+        throw Self.readOnlyError
+    }
+
+    func writeZeroes(at offset: UInt64, byteCount: UInt64, flags: WriteFlags) throws(ColdframeError) {
+        throw Self.readOnlyError
+    }
+
+    func discard(at offset: UInt64, byteCount: UInt64) throws(ColdframeError) { throw Self.readOnlyError }
+    func flush() throws(ColdframeError) {}
+    func close() throws(ColdframeError) {}
+
+    private static let readOnlyError = ColdframeError(.permission, "A snapshot is read-only")
+}
+
+extension [Extent] {
+    /// Appends a piece, joined to the last if it continues it.
+    fileprivate mutating func append(_ range: Range<UInt64>, _ kind: Extent.Kind) {
+        let byteCount = range.upperBound - range.lowerBound
+        if let last, last.end == range.lowerBound, last.kind.continues(into: kind, after: last.byteCount) {
+            self[count - 1].byteCount += byteCount
+        } else {
+            append(Extent(offset: range.lowerBound, byteCount: byteCount, kind: kind))
+        }
+    }
+}
+
+extension Extent.Kind {
+    /// Whether a piece of kind `next`, `distance` bytes further on, is more of the same.
+    fileprivate func continues(into next: Self, after distance: UInt64) -> Bool {
+        if case .data(let source, let hostOffset) = self {
+            return next == .data(source: source, hostOffset: hostOffset + distance)
+        }
+        return self == next
+    }
+}
