@@ -59,13 +59,25 @@ public final class RawSidecarDriver: BlockDriver {
     private func noteChangesBehindOurBack(_ opened: OpenedSidecar) throws(ColdframeError) {
         let found = try RawStamp(raw)
         let isForeign = opened.superblock.isForeign(found)
-        let last = opened.contents.readers.last?.generation ?? 0
-        let isNew = isForeign && last > opened.contents.suspectGeneration
+        var records: [Record] = []
+        if isForeign, let last = opened.contents.snapshots.last?.generation {
+            records.append(.suspect(first: 1, last: last))
+        }
+        // After a crash it is not known either what was written since the bitmaps were stored.
+        if isForeign || opened.superblock.isInUse {
+            for var bitmap in opened.contents.bitmaps where !bitmap.isInconsistent {
+                bitmap.isInconsistent = true
+                records.append(.bitmap(bitmap))
+            }
+        }
         if isReadOnly {
-            if isNew { store.contents.withLock { try? $0.apply(.suspect(throughGeneration: last)) } }
+            let records = records
+            store.contents.withLock { contents in
+                for record in records { try? contents.apply(record) }
+            }
         } else {
             // In this order: while the superblock says how the file was left, another open finds the change as well.
-            if isNew { try store.commit([.suspect(throughGeneration: last)]) }
+            if !records.isEmpty { try store.commit(records) }
             try store.begin(stamp: found)
         }
     }

@@ -31,7 +31,8 @@ extension Contents {
                     guestClockNanoseconds: snapshot.info.guestClockNanoseconds, annotation: snapshot.info.annotation))
         }
         if let revert { try add(.revertBegun(target: revert.target, undo: revert.undo.record)) }
-        if suspectGeneration > 0 { try add(.suspect(throughGeneration: suspectGeneration)) }
+        for generation in suspects.sorted() { try add(.suspect(first: generation, last: generation)) }
+        for bitmap in bitmaps { try add(.bitmap(bitmap)) }
         for bucket in index.bucketNumbers {
             for record in Record.preserving(index.entries(ofBucket: bucket)) { try add(record) }
         }

@@ -6,8 +6,9 @@ struct Contents: Sendable {
     private(set) var snapshots: [Snapshot] = []
     var index = PreservedIndex()
     private(set) var revert: PendingRevert?
-    /// Snapshots up to this generation may be wrong.
-    private(set) var suspectGeneration: UInt32 = 0
+    /// Generations of snapshots that may be wrong.
+    private(set) var suspects: Set<UInt32> = []
+    private(set) var bitmaps: [StoredBitmap] = []
     private(set) var nextGeneration: UInt32 = 1
     /// Clusters of states that are not attached yet, by generation.
     private var unattached: [UInt32: [StoredRun]] = [:]
@@ -34,6 +35,7 @@ struct Contents: Sendable {
             snapshots.append(Snapshot(record: record))
         case .deleted(let generation):
             snapshots.remove(at: try position(generation))
+            suspects.remove(generation)
             unattached[generation] = nil
         case .preserved(let runs):
             for run in runs { try insert(run) }
@@ -56,7 +58,15 @@ struct Contents: Sendable {
                 throw ColdframeError(.corrupt, "a revert ends that has not begun")
             }
             revert = nil
-        case .suspect(let generation): suspectGeneration = max(suspectGeneration, generation)
+        case .suspect(let first, let last):
+            suspects.formUnion(snapshots.map(\.generation).filter { first <= $0 && $0 <= last })
+        case .bitmap(let bitmap):
+            bitmaps.removeAll { $0.name == bitmap.name }
+            guard bitmaps.count < Limits.bitmapCount else {
+                throw ColdframeError(.corrupt, "there are more than \(Limits.bitmapCount) bitmaps")
+            }
+            bitmaps.append(bitmap)
+        case .bitmapRemoved(let name): bitmaps.removeAll { $0.name == name }
         }
     }
 
@@ -102,6 +112,13 @@ struct Contents: Sendable {
         snapshots[position].record.info.annotation = annotation
     }
 
+    /// The snapshot becomes one of the disk alone.
+    mutating func removeState(ofGeneration generation: UInt32) {
+        guard let position = snapshots.firstIndex(where: { $0.generation == generation }) else { return }
+        snapshots[position].state = []
+        snapshots[position].record.info.vmStateByteCount = 0
+    }
+
     func position(_ generation: UInt32) throws(ColdframeError) -> Int {
         guard let position = snapshots.firstIndex(where: { $0.generation == generation }) else {
             throw ColdframeError(.corrupt, "a record names generation \(generation), which no snapshot has")
@@ -135,7 +152,7 @@ struct Contents: Sendable {
         return index.entry(of: cluster, from: reader.generation) == nil
     }
 
-    func isSuspect(_ snapshot: Snapshot) -> Bool { snapshot.generation <= suspectGeneration }
+    func isSuspect(_ snapshot: Snapshot) -> Bool { suspects.contains(snapshot.generation) }
 
     /// Drops what nobody reads from one bucket of the index; the sidecar's clusters that held it.
     mutating func collect(bucket: UInt64, clusterBits: UInt64) -> [UInt32] {

@@ -91,11 +91,14 @@ struct OpenedSidecar {
     }
 
     /// Every cluster has one owner and lies in the file.
-    private mutating func claimClusters() throws(ColdframeError) {
+    mutating func claimClusters() throws(ColdframeError) {
         try claim(ClusterRun(first: 0, count: 1), "the superblock")
         for segment in scan.segments { try claim(segment, "the log") }
         for run in contents.stateRuns {
             try claim(ClusterRun(first: run.location, count: UInt32(run.checksums.count)), "a state")
+        }
+        for bitmap in contents.bitmaps {
+            for run in bitmap.clusters { try claim(run, "bitmap '\(bitmap.name)'") }
         }
         for bucket in contents.index.bucketNumbers {
             for (cluster, entry) in contents.index.entries(ofBucket: bucket) where entry.location != 0 {

@@ -43,6 +43,17 @@ struct PreservedIndex: Sendable {
         }
     }
 
+    mutating func remove(cluster: UInt64, generation: UInt32) {
+        let bucket = cluster >> Self.bucketBits
+        guard let entries = buckets[bucket],
+            let index = entries.firstIndex(where: {
+                $0.slot == UInt32(cluster & Self.slotMask) && $0.generation == generation
+            })
+        else { return }
+        buckets[bucket]?.remove(at: index)
+        count -= 1
+    }
+
     /// The entry from which a snapshot of `generation` reads the cluster.
     func entry(of cluster: UInt64, from generation: UInt32) -> Entry? {
         guard let entries = buckets[cluster >> Self.bucketBits] else { return nil }

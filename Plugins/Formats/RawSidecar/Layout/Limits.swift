@@ -17,5 +17,7 @@ enum Limits {
     static let identifierByteCount = 64
     static let nameByteCount = 1023
     static let annotationByteCount = 512
+    static let bitmapCount = 1024
+    static let bitmapGranularities: ClosedRange<UInt32> = 512...(1 << 31)
     static let diskByteCount = UInt64(Int64.max)
 }

@@ -16,8 +16,12 @@ enum Record: Equatable, Sendable {
     /// The raw file is on its way to the content of `target`; `undo` keeps what was there.
     case revertBegun(target: UInt32, undo: SnapshotRecord)
     case revertEnded(undo: UInt32)
-    /// The raw file was changed behind our back: snapshots up to this generation may be wrong.
-    case suspect(throughGeneration: UInt32)
+    /// Snapshots of these generations may be wrong: the raw file was changed behind our back, or something that they
+    /// read was damaged.
+    case suspect(first: UInt32, last: UInt32)
+    /// A dirty bitmap, in place of one of the same name.
+    case bitmap(StoredBitmap)
+    case bitmapRemoved(name: String)
 
     var type: UInt16 {
         switch self {
@@ -30,6 +34,8 @@ enum Record: Equatable, Sendable {
         case .revertBegun: 7
         case .revertEnded: 8
         case .suspect: 9
+        case .bitmap: 10
+        case .bitmapRemoved: 11
         }
     }
 }
@@ -69,7 +75,12 @@ extension Record {
             writer.put(cluster)
             writer.put(clusterCount)
         case .snapshot(let snapshot): writer.put(snapshot)
-        case .deleted(let generation), .revertEnded(let generation), .suspect(let generation): writer.put(generation)
+        case .deleted(let generation), .revertEnded(let generation): writer.put(generation)
+        case .suspect(let first, let last):
+            writer.put(first)
+            writer.put(last)
+        case .bitmap(let bitmap): bitmap.put(into: &writer)
+        case .bitmapRemoved(let name): writer.putCounted(Array(name.utf8))
         case .preserved(let runs):
             writer.put(UInt32(runs.count))
             for run in runs {
@@ -117,7 +128,9 @@ extension Record {
             let target: UInt32 = try reader.take()
             self = .revertBegun(target: target, undo: try reader.takeSnapshot())
         case 8: self = .revertEnded(undo: try reader.take())
-        case 9: self = .suspect(throughGeneration: try reader.take())
+        case 9: self = .suspect(first: try reader.take(), last: try reader.take())
+        case 10: self = .bitmap(try StoredBitmap(&reader))
+        case 11: self = .bitmapRemoved(name: try reader.takeText(limit: Limits.nameByteCount, "a bitmap's name"))
         default:
             throw ColdframeError(.unsupported, "a record has type \(type), which this version does not know")
         }
@@ -199,12 +212,12 @@ extension ByteReader {
         return runs
     }
 
-    private static func isRun(_ location: UInt32, _ clusterCount: UInt32) -> Bool {
+    static func isRun(_ location: UInt32, _ clusterCount: UInt32) -> Bool {
         clusterCount > 0 && clusterCount <= Limits.runClusterCount
             && UInt64(location) + UInt64(clusterCount) <= Limits.sidecarClusterCount
     }
 
-    private mutating func takeChecksums(_ count: UInt32) throws(ColdframeError) -> [UInt32] {
+    mutating func takeChecksums(_ count: UInt32) throws(ColdframeError) -> [UInt32] {
         // Four bytes each are there, or the first `take` that finds none throws.
         var checksums: [UInt32] = []
         for _ in 0..<count { checksums.append(try take()) }

@@ -166,6 +166,11 @@ final class SidecarStore: Sendable {
         isUncertain.store(false, ordering: .releasing)
     }
 
+    /// The same as after a long time of use, at once.
+    func writeLogAnew() throws(ColdframeError) {
+        try log.withLock { log throws(ColdframeError) in try self.compact(&log) }
+    }
+
     /// Writes the log anew, without what has been overtaken, and switches to it by a superblock.
     private func compact(_ log: inout LogState) throws(ColdframeError) {
         let snapshot = contents.withLock { $0 }

@@ -80,7 +80,12 @@ import Testing
             ]),
             .stateRuns(generation: 1, [StoredRun(location: 8, checksums: [4, 5])]),
             .stateAttached(generation: 1, byteCount: 70_000, guestClockNanoseconds: 3, annotation: [1, 2]),
-            .revertBegun(target: 1, undo: snapshot), .revertEnded(undo: 2), .suspect(throughGeneration: 3),
+            .revertBegun(target: 1, undo: snapshot), .revertEnded(undo: 2), .suspect(first: 1, last: 3),
+            .bitmap(
+                StoredBitmap(
+                    name: "b", granularity: 65536, diskByteCount: 1 << 30, isRecording: true, isInconsistent: false,
+                    runs: [.init(position: 3, location: 9, checksums: [1, 2])])),
+            .bitmapRemoved(name: "b"),
         ]
         for record in records {
             let payload = record.payload
