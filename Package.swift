@@ -104,6 +104,9 @@ let package = Package(
             name: "AgentCoreTests",
             dependencies: ["AgentCore", "ConformanceKit", "FileProtocol", "Qcow2Format"]),
         .testTarget(name: "ColdframedTests", dependencies: ["coldframed"]),
+        .testTarget(
+            name: "ConformanceTests", dependencies: ["coldframed", "AgentCore", "ConformanceKit"],
+            path: "Tests/Conformance"),
         .testTarget(name: "ColdframeTests", dependencies: ["coldframe"]),
     ] + modules.flatMap { module($0.name, path: $0.path, $0.dependencies) },
     swiftLanguageModes: [.v6],

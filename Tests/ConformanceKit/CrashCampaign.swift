@@ -44,7 +44,8 @@ public struct CrashCampaign: Sendable {
             try model.apply(operation, to: &driver) { $0 }
             var isFlushed = false
             switch operation {
-            case .flush, .create, .revert: isFlushed = true
+            case .flush: isFlushed = true
+            case .create, .revert: isFlushed = driver is any SnapshotBearing
             default: break
             }
             checkpoints.append(Checkpoint(callCount: log.count, model: model, isFlushed: isFlushed))
@@ -123,10 +124,14 @@ public struct CrashCampaign: Sendable {
         guard models.contains(where: { $0.disk.count == disk.count }) else {
             throw ColdframeError(.corrupt, "the disk has \(disk.count) bytes")
         }
-        let isOneOfThem = models.contains { $0.disk == disk }
-        for (index, byte) in disk.enumerated()
-        where !isOneOfThem && !models.contains(where: { index < $0.disk.count && $0.disk[index] == byte }) {
-            throw ColdframeError(.corrupt, "byte \(index) of the disk is neither old nor new")
+        for start in stride(from: 0, to: disk.count, by: 512) {
+            let range = start..<min(start + 512, disk.count)
+            let candidates = models.filter { $0.disk.count >= range.upperBound }
+            if candidates.contains(where: { $0.disk[range] == disk[range] }) { continue }
+            for index in range
+            where !models.contains(where: { index < $0.disk.count && $0.disk[index] == disk[index] }) {
+                throw ColdframeError(.corrupt, "byte \(index) of the disk is neither old nor new")
+            }
         }
         guard let bearer = driver as? any SnapshotBearing else { return }
         let ids = Set(bearer.snapshots.map(\.id))

@@ -15,11 +15,14 @@ public struct FaultCampaign: Sendable {
         self.preparation = preparation
     }
 
+    /// - Parameter stride: 1 fails every call in turn; more, every so many.
     /// - Returns: how many calls the operation made that could be failed.
     @discardableResult
-    public func run(_ operation: DiskOperation, failing file: String, andAllAfter: Bool = false) throws -> Int {
+    public func run(_ operation: DiskOperation, failing file: String, andAllAfter: Bool = false, stride: Int = 1) throws
+        -> Int
+    {
         let after = try expected(after: operation)
-        for call in 0..<500 {
+        for call in Swift.stride(from: 0, to: 500, by: stride) {
             do {
                 if try !runOnce(operation, file, call, andAllAfter, after) { return call }
             } catch {

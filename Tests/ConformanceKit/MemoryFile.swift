@@ -48,14 +48,18 @@ public final class MemoryFile: BlockDriver, Resizable, ChangeStamped {
         // The caller's buffer outlives the call.
         nonisolated(unsafe) let buffer = buffer
         try state.withLock { state throws(ColdframeError) in
-            buffer.copyBytes(from: state.bytes[try self.checked(offset, buffer.count, state.bytes.count)])
+            let range = try self.checked(offset, buffer.count, state.bytes.count)
+            state.bytes.withUnsafeBytes { buffer.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[range])) }
         }
     }
 
     public func write(_ buffer: UnsafeRawBufferPointer, at offset: UInt64, flags: WriteFlags) throws(ColdframeError) {
         nonisolated(unsafe) let buffer = buffer
         try state.withLock { state throws(ColdframeError) in
-            state.bytes.replaceSubrange(try self.checked(offset, buffer.count, state.bytes.count), with: buffer)
+            let range = try self.checked(offset, buffer.count, state.bytes.count)
+            state.bytes.withUnsafeMutableBytes {
+                UnsafeMutableRawBufferPointer(rebasing: $0[range]).copyMemory(from: buffer)
+            }
             state.stamp = Self.now()
         }
     }
@@ -84,7 +88,7 @@ public final class MemoryFile: BlockDriver, Resizable, ChangeStamped {
         state.withLock { state in
             let count = Int(toByteCount)
             if count < state.bytes.count { state.bytes.removeLast(state.bytes.count - count) }
-            state.bytes.append(contentsOf: repeatElement(0, count: count - state.bytes.count))
+            state.bytes += [UInt8](repeating: 0, count: count - state.bytes.count)
             state.stamp = Self.now()
         }
     }

@@ -8,15 +8,18 @@ public struct PropertyCampaign: Sendable {
     let subject: DiskSubject
     let byteCount: Int
     let defaultRuns: Int
+    let operationCount: Int
     let storage: SubjectImage.Storage
 
     /// - Parameter storage: a folder where `verify` needs files for a tool.
     public init(
-        subject: DiskSubject, byteCount: Int, defaultRuns: Int = 4, storage: SubjectImage.Storage = .memory
+        subject: DiskSubject, byteCount: Int, defaultRuns: Int = 4, operationCount: Int = 40,
+        storage: SubjectImage.Storage = .memory
     ) {
         self.subject = subject
         self.byteCount = byteCount
         self.defaultRuns = defaultRuns
+        self.operationCount = operationCount
         self.storage = storage
     }
 
@@ -38,7 +41,7 @@ public struct PropertyCampaign: Sendable {
         var model = DiskModel(byteCount: byteCount)
         var driver = try image.open()
         var log = "\(subject.name): seed \(seed), a disk of \(byteCount) bytes"
-        for _ in 0..<40 {
+        for _ in 0..<operationCount {
             let operation = DiskOperation.random(
                 byteCount: max(1, model.disk.count), maximum: min(max(1, model.disk.count), 300_000), &generator)
             log += "\n\(operation)"

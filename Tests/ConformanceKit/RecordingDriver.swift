@@ -28,7 +28,7 @@ public final class RecordingDriver: BlockDriver, Resizable, ChangeStamped {
     public static func replay(_ calls: some Sequence<Call>, on base: [UInt8]) -> [UInt8] {
         var bytes = base
         func reach(_ end: Int) {
-            if bytes.count < end { bytes.append(contentsOf: repeatElement(0, count: end - bytes.count)) }
+            if bytes.count < end { bytes += [UInt8](repeating: 0, count: end - bytes.count) }
         }
         for call in calls {
             switch call {
@@ -37,7 +37,8 @@ public final class RecordingDriver: BlockDriver, Resizable, ChangeStamped {
                 bytes.replaceSubrange(Int(offset)..<Int(offset) + data.count, with: data)
             case .zero(let offset, let byteCount):
                 reach(Int(offset + byteCount))
-                for index in Int(offset)..<Int(offset + byteCount) { bytes[index] = 0 }
+                bytes.replaceSubrange(
+                    Int(offset)..<Int(offset + byteCount), with: [UInt8](repeating: 0, count: Int(byteCount)))
             case .resize(let byteCount):
                 if bytes.count > Int(byteCount) { bytes.removeLast(bytes.count - Int(byteCount)) }
                 reach(Int(byteCount))

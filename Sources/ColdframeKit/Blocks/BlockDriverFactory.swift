@@ -22,6 +22,7 @@ public protocol BlockDriverFactory: Sendable {
 }
 
 extension BlockDriverFactory {
+    @AgentActor
     public func create(_ options: BlockdevCreateOptions, context: any CreateContext) async throws {
         throw ColdframeError(.unsupported, "Driver does not support blockdev-create")
     }

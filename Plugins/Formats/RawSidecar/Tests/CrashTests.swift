@@ -24,7 +24,7 @@ import Testing
 
     /// `COLDFRAME_CRASH_ROUNDS` sets the number of power losses.
     @Test func whatWasNotFlushedMayBeMissing() throws {
-        let rounds = ProcessControl.environment("COLDFRAME_CRASH_ROUNDS").flatMap { Int($0) } ?? 60
+        let rounds = ProcessControl.environment("COLDFRAME_CRASH_ROUNDS").flatMap { Int($0) } ?? 300
         try campaign.runPowerLosses(rounds: rounds, seed: 42)
     }
 }
