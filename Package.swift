@@ -3,7 +3,7 @@ import PackageDescription
 
 // The house is described in ARCHITECTURE.md: arrows run one way, from the executables at the bottom of this file
 // to CLinux at its top. A module under Plugins/ is one `module(...)` line here and one line in
-// Sources/coldframed/Modules.swift.
+// Sources/coldframed/Modules.swift or, for what opens images, Sources/BlockModules/BlockModules.swift.
 
 /// A target whose wire types are generated from the QAPI files in its `schema/` folder.
 func schemaTarget(_ name: String, _ dependencies: [Target.Dependency], path: String? = nil) -> Target {

@@ -199,4 +199,8 @@ private final class EmptyGraph: OpenContext {
     func backingNamedByImage(filename: String, format: String?, imageFilename: String) async throws -> BlockNode {
         throw ColdframeError(.permission, "no backing file")
     }
+    func dataFileNamedByImage(filename: String, imageFilename: String) async throws -> BlockNode {
+        throw ColdframeError(.permission, "no data file")
+    }
+    func corruptionReport() -> @Sendable (ImageCorruption) -> Void { { _ in } }
 }

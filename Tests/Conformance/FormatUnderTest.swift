@@ -109,6 +109,13 @@ private final class StandInGraph: OpenContext, CreateContext {
         throw ColdframeError(.permission, "The gate is shut: '\(filename)' is not followed")
     }
 
+    func dataFileNamedByImage(filename: String, imageFilename: String) async throws -> BlockNode {
+        asked?("data file \(filename)")
+        throw ColdframeError(.permission, "The gate is shut: '\(filename)' is not followed")
+    }
+
+    func corruptionReport() -> @Sendable (ImageCorruption) -> Void { { _ in } }
+
     func target(_ reference: BlockdevRef) async throws -> BlockNode {
         try await child("target", reference, role: .image)
     }

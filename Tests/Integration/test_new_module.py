@@ -18,7 +18,7 @@ def new_module(root, *arguments):
 @pytest.fixture
 def tree(directory):
     """As much of the tree as the tool changes."""
-    for name in ("Package.swift", "Sources/coldframed/Modules.swift", ".swift-format"):
+    for name in ("Package.swift", "Sources/BlockModules/BlockModules.swift", ".swift-format"):
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, directory / name)
     return directory
@@ -40,11 +40,11 @@ def test_a_new_format_compiles_as_it_is(tree):
          *sources, schema], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr
     linted = subprocess.run(["swift", "format", "lint", "--strict", "--configuration", tree / ".swift-format",
-                             *folder.rglob("*.swift"), tree / "Package.swift", tree / "Sources/coldframed/Modules.swift"],
+                             *folder.rglob("*.swift"), tree / "Package.swift", tree / "Sources/BlockModules/BlockModules.swift"],
                             capture_output=True, text=True)
     assert linted.returncode == 0, linted.stderr
     assert '("SampleDiskFormat", "Plugins/Formats/SampleDisk", []),' in (tree / "Package.swift").read_text()
-    modules = (tree / "Sources/coldframed/Modules.swift").read_text()
+    modules = (tree / "Sources/BlockModules/BlockModules.swift").read_text()
     assert "import SampleDiskFormat\n" in modules and "        SampleDiskFormatModule.module,\n" in modules
     assert "__" not in "".join(path.read_text() for path in folder.rglob("*") if path.is_file())
 
