@@ -33,6 +33,7 @@ let modules: [(name: String, path: String, dependencies: [Target.Dependency])] =
     ("RawFormat", "Plugins/Formats/Raw", []),
     ("Qcow2Format", "Plugins/Formats/Qcow2", ["CChecksum", "CZlib", "CZstd"]),
     ("RawSidecarFormat", "Plugins/Formats/RawSidecar", ["CChecksum", "QMPWire"]),
+    ("CopyBeforeWriteFilter", "Plugins/Filters/CopyBeforeWrite", ["BlockCopying"]),
     ("NBDExport", "Plugins/Exports/NBD", []),
     ("SnapshotTreeExport", "Plugins/Exports/SnapshotTree", ["CFuse3"]),
     ("QEMUGuest", "Plugins/Guests/QEMU", ["QMPWire", "QMPClient", "KeeperWire"]),
@@ -74,7 +75,11 @@ let package = Package(
         .target(
             name: "ColdframeKit",
             dependencies: ["QAPI", "QMPWire", "LinuxSystem", .product(name: "Logging", package: "swift-log")]),
-        .target(name: "AgentCore", dependencies: ["ColdframeKit", "QAPI", "QMPWire", "LinuxSystem", "CChecksum"]),
+        .target(
+            name: "BlockCopying", dependencies: ["ColdframeKit", "LinuxSystem"], exclude: ["README.md"]),
+        .target(
+            name: "AgentCore",
+            dependencies: ["ColdframeKit", "BlockCopying", "QAPI", "QMPWire", "LinuxSystem", "CChecksum"]),
         .target(name: "ImageTools", dependencies: ["ColdframeKit", "LinuxSystem"]),
         .target(name: "BlockModules", dependencies: ["ColdframeKit"] + blockModules),
         .executableTarget(

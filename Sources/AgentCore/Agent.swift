@@ -89,6 +89,10 @@ public final class Agent {
 
     private func registerCommands(_ modules: [Module]) {
         registerJobCommands(commands, jobs: jobs)
+        registerBlockJobCommands(commands, jobs: jobs)
+        registerBackupCommands(commands, agent: self)
+        registerMirrorCommands(commands, agent: self)
+        registerNodeCommands(commands, agent: self)
         registerBlockCommands(commands, agent: self)
         registerBitmapCommands(commands, agent: self)
         registerExportCommands(commands, agent: self)

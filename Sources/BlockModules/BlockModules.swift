@@ -1,4 +1,5 @@
 import ColdframeKit
+import CopyBeforeWriteFilter
 import FileProtocol
 import Qcow2Format
 import RawFormat
@@ -11,5 +12,6 @@ public enum BlockModules {
         RawFormatModule.module,
         Qcow2FormatModule.module,
         RawSidecarFormatModule.module,
+        CopyBeforeWriteModule.module,
     ]
 }

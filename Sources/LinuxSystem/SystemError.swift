@@ -16,11 +16,13 @@ public struct SystemError: Error, Sendable, Equatable, CustomStringConvertible {
     }
 
     /// The text of `strerror(3)`.
-    public var reason: String {
+    public static func text(errno: Int32) -> String {
         // glibc's strerror returns a string of the calling thread or a constant, valid until the next call here.
         guard let text = strerror(errno) else { return "error \(errno)" }
         return String(cString: text)
     }
+
+    public var reason: String { Self.text(errno: errno) }
 
     public var description: String {
         guard let subject else { return "\(operation): \(reason)" }

@@ -129,7 +129,7 @@ import Testing
             let outcome = Outcome<String>()
             Task { @AgentActor in
                 let node = GraphNode(
-                    block: BlockNode(name: "disk", driver: driver), options: nil, isMonitorOwned: false,
+                    body: NodeBody(name: "disk", driver: driver), options: nil, isMonitorOwned: false,
                     isPrivate: false)
                 do {
                     _ = try node.snapshotBearer()
@@ -195,6 +195,9 @@ private final class EmptyGraph: OpenContext {
     let autoReadOnly = false
     func child(_ name: String, _ reference: BlockdevRef, role: ChildRole) async throws -> BlockNode {
         throw ColdframeError(.notFound, "no child")
+    }
+    func bitmap(named name: String, node nodeName: String) throws -> DirtyBitmap {
+        throw ColdframeError(.notFound, "no bitmap")
     }
     func backingNamedByImage(filename: String, format: String?, imageFilename: String) async throws -> BlockNode {
         throw ColdframeError(.permission, "no backing file")

@@ -104,6 +104,10 @@ private final class StandInGraph: OpenContext, CreateContext {
         return found
     }
 
+    func bitmap(named name: String, node nodeName: String) throws -> DirtyBitmap {
+        throw ColdframeError(.notFound, "The image asks for a bitmap that nobody named")
+    }
+
     func backingNamedByImage(filename: String, format: String?, imageFilename: String) async throws -> BlockNode {
         asked?("backing \(filename)")
         throw ColdframeError(.permission, "The gate is shut: '\(filename)' is not followed")

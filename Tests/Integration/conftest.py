@@ -15,6 +15,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 from harness.agent import Agent, GuestAgent  # noqa: E402
 from harness.guests import NEWER_QEMU, QEMU  # noqa: E402
+from harness.reference import StorageDaemon  # noqa: E402
 
 SEED = int(os.environ.get("COLDFRAME_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
 
@@ -83,3 +84,16 @@ def guest_for(directory):
     yield start
     for guest in running:
         guest.stop()
+
+
+@pytest.fixture
+def twins(agent, directory):
+    """The agent and the reference, each with folders and an NBD server of its own."""
+    folders = []
+    with StorageDaemon(directory) as daemon:
+        for name, peer in (("ours", agent), ("theirs", daemon)):
+            folder = directory / name
+            folder.mkdir()
+            folders.append(folder)
+            peer.execute("nbd-server-start", addr={"type": "unix", "data": {"path": str(folder / "nbd.sock")}})
+        yield agent, daemon, *folders

@@ -80,10 +80,7 @@ struct BitmapRegistry {
             }
             return wanted
         }
-        let driver = node.block.driver
-        let cluster = await BlockingPool.shared.run { (try? driver.information())?.clusterByteCount }
-        guard let cluster, cluster.nonzeroBitCount == 1 else { return 65536 }
-        return min(max(cluster, 4096), 65536)
+        return await defaultGranularity(of: node)
     }
 
     private func checkCanStore(_ name: String, _ granularity: UInt32, in node: GraphNode) async throws {
@@ -171,7 +168,7 @@ struct BitmapRegistry {
         var current: GraphNode? = node
         while let here = current {
             if let bitmap = here.block.bitmaps.find(name) { return (here, bitmap) }
-            current = here.backing
+            current = here.below
         }
         throw ColdframeError(.notFound, "Bitmap '\(name)' is not found")
     }

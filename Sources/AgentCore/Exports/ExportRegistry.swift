@@ -13,15 +13,13 @@ final class ExportRegistry {
 
     private final class Entry {
         let options: BlockExportOptions
-        let node: GraphNode
         let use: NodeUse
         var export: (any BlockExport)?
         var isShuttingDown = false
         var hasEnded = false
         var waiters: [CheckedContinuation<Void, Never>] = []
-        init(options: BlockExportOptions, node: GraphNode, use: NodeUse) {
+        init(options: BlockExportOptions, use: NodeUse) {
             self.options = options
-            self.node = node
             self.use = use
         }
     }
@@ -50,16 +48,17 @@ final class ExportRegistry {
         if isWritable, node.block.isReadOnly {
             throw ColdframeError(.permission, "Cannot export read-only node as writable")
         }
+        let handle = BlockNode(node.body)
         let use = NodeUse(
             .export(options.id), role: "root", permissions: isWritable ? [.consistentRead, .write] : .consistentRead,
-            shared: NodePermissions.all.subtracting(.resize))
+            shared: NodePermissions.all.subtracting(.resize), handle: handle)
         try activity.begin()
         defer { activity.end() }
         try node.add(use)
-        let entry = Entry(options: options, node: node, use: use)
+        let entry = Entry(options: options, use: use)
         exports.append(entry)
         do {
-            entry.export = try await factory.start(options, node: node.block, services: services) { [weak self] in
+            entry.export = try await factory.start(options, node: handle, services: services) { [weak self] in
                 await self?.end(entry)
             }
         } catch {
@@ -104,7 +103,7 @@ final class ExportRegistry {
     }
 
     private func forget(_ entry: Entry) {
-        entry.node.remove(entry.use)
+        entry.use.node?.remove(entry.use)
         exports.removeAll { $0 === entry }
         entry.hasEnded = true
         let waiting = entry.waiters
@@ -121,7 +120,8 @@ final class ExportRegistry {
     var information: [BlockExportInfo] {
         exports.map { entry in
             BlockExportInfo(
-                id: entry.options.id, type: entry.options.type, nodeName: entry.options.nodeName,
+                id: entry.options.id, type: entry.options.type,
+                nodeName: entry.use.node?.name ?? entry.options.nodeName,
                 shuttingDown: entry.isShuttingDown)
         }
     }

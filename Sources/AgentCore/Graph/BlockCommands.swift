@@ -27,11 +27,6 @@ func registerBlockCommands(_ registry: any CommandRegistry, agent: Agent) {
         try agent.jobs.start(id: arguments.jobId, driver: CreateJob(arguments.options, graph: graph))
         return QAPIEmpty()
     }
-    registry.register(BlockResizeCommand.self, touches: { [$0.nodeName ?? ""] }) { arguments in
-        // The lane: a new size and a snapshot of the same disk do not go together.
-        try await agent.lane.run { try await NodeResizing(graph: graph).run(arguments) }
-        return QAPIEmpty()
-    }
     registry.register(QueryNamedBlockNodesCommand.self) { _ in
         try await NodeInformation(graph: graph).nodes()
     }
@@ -59,8 +54,11 @@ func registerBlockCommands(_ registry: any CommandRegistry, agent: Agent) {
         return deleted.wire
     }
     registry.register(TransactionCommand.self, touches: { Set($0.actions.flatMap(\.touchedNames)) }) { arguments in
-        try await agent.lane.run {
-            try await TransactionCoordinator(context: agent.snapshotContext).run(arguments)
+        let coordinator = TransactionCoordinator(context: agent.snapshotContext, jobs: agent.jobs)
+        if arguments.actions.contains(where: { $0.branch is BlockdevSnapshotInternal }) {
+            try await agent.lane.run { try await coordinator.run(arguments) }
+        } else {
+            try await coordinator.run(arguments)
         }
         agent.catalogue.changed()
         return QAPIEmpty()
@@ -73,6 +71,7 @@ extension TransactionAction {
         case let snapshot as BlockdevSnapshotInternal: [snapshot.device]
         case let bitmap as BlockDirtyBitmap: [bitmap.node]
         case let bitmap as BlockDirtyBitmapAdd: [bitmap.node]
+        case let backup as BlockdevBackup: [backup.device, backup.target]
         case let merge as BlockDirtyBitmapMerge: Array(merge.touchedNames)
         default: []
         }

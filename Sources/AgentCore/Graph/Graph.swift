@@ -49,19 +49,6 @@ public final class Graph {
         return node
     }
 
-    /// The nodes and everything above them, once each: where gates must close to keep a node still.
-    func withAncestors(of nodes: [GraphNode]) -> [BlockNode] {
-        var seen: Set<ObjectIdentifier> = []
-        var found: [BlockNode] = []
-        var queue = nodes
-        while let node = queue.popLast() {
-            guard seen.insert(ObjectIdentifier(node)).inserted else { continue }
-            found.append(node.block)
-            queue += node.parents
-        }
-        return found
-    }
-
     // MARK: Adding
 
     /// `blockdev-add`.
@@ -77,7 +64,7 @@ public final class Graph {
         try reserve(name)
         defer { reservedNames.remove(name) }
         let node = GraphNode(
-            block: BlockNode(name: name, driver: driver), options: nil, isMonitorOwned: false, isPrivate: true)
+            body: NodeBody(name: name, driver: driver), options: nil, isMonitorOwned: false, isPrivate: true)
         nodes.append(node)
         return node
     }
@@ -101,8 +88,8 @@ public final class Graph {
         do {
             let driver = try await factory.open(options, context: opening)
             let node = GraphNode(
-                block: BlockNode(name: name, driver: driver), options: options, isMonitorOwned: isMonitorOwned,
-                isPrivate: false)
+                body: NodeBody(name: name, driver: driver, ignoresDiscards: options.discard != .unmap),
+                options: options, isMonitorOwned: isMonitorOwned, isPrivate: false, isFilter: factory.isFilter)
             do {
                 try await Self.loadBitmaps(of: node)
                 try opening.adopt(as: node)
@@ -129,6 +116,18 @@ public final class Graph {
         }
     }
 
+    /// Reserves a name, or makes one. `release(name:)` has to follow when the node is there, or will not be.
+    func claimName(_ name: String?) throws -> String {
+        let name = name ?? automaticName()
+        try reserve(name, isAutomatic: name.hasPrefix("#"))
+        return name
+    }
+
+    func release(name: String) { reservedNames.remove(name) }
+
+    /// Lists a node that was made with a claimed name.
+    func adopt(_ node: GraphNode) { nodes.append(node) }
+
     private func automaticName() -> String {
         automaticNameCount += 1
         let digits = String(automaticNameCount)
@@ -144,7 +143,7 @@ public final class Graph {
         }
         if let holder = node.uses.first(where: { $0.parent == nil }) {
             switch holder.kind {
-            case .export: throw ColdframeError(.busy, "Node \(nodeName) is in use")
+            case .export, .jobTarget: throw ColdframeError(.busy, "Node \(nodeName) is in use")
             case .opening: throw ColdframeError(.busy, "Block device \(nodeName) is in use")
             default:
                 throw ColdframeError(.busy, "Node '\(nodeName)' is busy: block device is in use by \(holder.user)")
@@ -167,24 +166,25 @@ public final class Graph {
     /// Closes a node that nobody uses, and the children that it alone had.
     func close(_ node: GraphNode) async throws {
         nodes.removeAll { $0 === node }
-        await node.block.gate.beginDrain()
         var failure: (any Error)?
         let image = node.fileIdentity
-        do { try await Self.storeBitmaps(of: node) } catch { failure = error }
-        do {
-            try await Self.close(node.block.driver)
-            if let image { await openImages?.closed(image) }
-        } catch {
-            failure = failure ?? error
+        await node.drained {
+            do { try await Self.storeBitmaps(of: node) } catch { failure = error }
+            do {
+                try await Self.close(node.block.driver)
+                if let image { await openImages?.closed(image) }
+            } catch {
+                failure = failure ?? error
+            }
         }
-        for child in node.children {
-            for use in child.node.uses where use.parent === node { child.node.remove(use) }
-        }
-        for child in node.children where !child.node.isMonitorOwned && child.node.uses.isEmpty {
-            do { try await close(child.node) } catch { failure = failure ?? error }
-        }
+        let children = node.children.compactMap { use in use.node.map { (use, $0) } }
         node.children = []
-        node.block.gate.endDrain()
+        for (use, child) in children { child.remove(use) }
+        for (_, child) in children where !child.isMonitorOwned && child.uses.isEmpty {
+            // The same child may stand at two edges.
+            guard nodes.contains(where: { $0 === child }) else { continue }
+            do { try await close(child) } catch { failure = failure ?? error }
+        }
         if let failure { throw failure }
     }
 

@@ -17,7 +17,7 @@ struct InheritedOptions {
         forceShare = parent.forceShare
         cache = parent.cache
         switch role {
-        case .image, .data:
+        case .image, .data, .filtered, .observed, .copyTarget:
             isReadOnly = parent.readOnly
             discard = .unmap
         case .backing:

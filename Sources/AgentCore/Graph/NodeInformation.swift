@@ -33,13 +33,14 @@ struct NodeInformation {
             image: image,
             cache: BlockdevCacheInfo(
                 writeback: true, direct: cache?.direct ?? false, noFlush: cache?.noFlush ?? false),
-            writeThreshold: 0, dirtyBitmaps: bitmaps.isEmpty ? nil : bitmaps)
+            writeThreshold: Int64(clamping: node.body.watch.thresholdOffset),
+            dirtyBitmaps: bitmaps.isEmpty ? nil : bitmaps)
     }
 
     private func depth(of node: GraphNode) -> Int64 {
         var depth: Int64 = 0
         var current = node
-        while let next = current.backing {
+        while let next = current.below {
             depth += 1
             current = next
         }
@@ -49,7 +50,7 @@ struct NodeInformation {
     /// The image and, inside it, those that it is backed by.
     func image(_ node: GraphNode) async throws -> ImageInfo {
         let driver = node.block.driver
-        let next = node.backing
+        let next = node.below
         let information = try await blocking { () throws(ColdframeError) in try driver.information() }
         let snapshots = (driver as? any SnapshotBearing)?.snapshots ?? []
         let specific = try information.formatSpecific.map { type, data in

@@ -42,7 +42,8 @@ final class NodeOpening: OpenContext {
                 definition, inherited: InheritedOptions(parent: options, role: role), isMonitorOwned: false)
         }
         let mayWrite = role.isWritten && !isReadOnly && !node.block.isReadOnly
-        let hold = Self.use(.opening(nodeName), name: name, role: role, mayWrite: mayWrite)
+        let handle = BlockNode(node.body)
+        let hold = Self.use(.opening(nodeName), name: name, role: role, mayWrite: mayWrite, handle: handle)
         do {
             try node.add(hold)
         } catch {
@@ -50,7 +51,13 @@ final class NodeOpening: OpenContext {
             throw error
         }
         children.append(Child(name: name, node: node, role: role, hold: hold))
-        return node.block
+        return handle
+    }
+
+    func bitmap(named name: String, node nodeName: String) throws -> DirtyBitmap {
+        let bitmap = try BitmapRegistry(graph: graph).find(node: nodeName, name: name).bitmap
+        try BitmapRegistry.check(bitmap, against: .use)
+        return bitmap
     }
 
     func backingNamedByImage(filename: String, format: String?, imageFilename: String) async throws -> BlockNode {
@@ -94,8 +101,10 @@ final class NodeOpening: OpenContext {
         for child in children {
             child.node.remove(child.hold)
             let mayWrite = child.role.isWritten && !node.block.isReadOnly
-            try child.node.add(Self.use(.parent(node), name: child.name, role: child.role, mayWrite: mayWrite))
-            node.children.append((child.name, child.node))
+            let use = Self.use(
+                .parent(node), name: child.name, role: child.role, mayWrite: mayWrite, handle: child.hold.handle)
+            node.children.append(use)
+            try child.node.add(use)
         }
     }
 
@@ -110,10 +119,27 @@ final class NodeOpening: OpenContext {
         children = []
     }
 
-    private static func use(_ kind: NodeUse.Kind, name: String, role: ChildRole, mayWrite: Bool) -> NodeUse {
-        let writes: NodePermissions = role.isWritten && mayWrite ? [.write, .resize] : []
-        return NodeUse(
-            kind, role: name, permissions: writes.union(.consistentRead),
-            shared: [.consistentRead, .writeUnchanged])
+    private static func use(
+        _ kind: NodeUse.Kind, name: String, role: ChildRole, mayWrite: Bool, handle: BlockNode?
+    ) -> NodeUse {
+        switch role {
+        case .image, .data:
+            NodeUse(
+                kind, role: name, permissions: mayWrite ? [.consistentRead, .write, .resize] : .consistentRead,
+                shared: [.consistentRead, .writeUnchanged], handle: handle)
+        case .backing:
+            NodeUse(
+                kind, role: name, permissions: .consistentRead, shared: [.consistentRead, .writeUnchanged],
+                handle: handle)
+        case .filtered:
+            // What more it needs follows from the filter's own users.
+            NodeUse(kind, role: name, permissions: .consistentRead, shared: .all, handle: handle)
+        case .observed:
+            NodeUse(kind, role: name, permissions: [], shared: .all, handle: handle)
+        case .copyTarget:
+            NodeUse(
+                kind, role: name, permissions: mayWrite ? .write : [], shared: [.consistentRead, .writeUnchanged],
+                handle: handle)
+        }
     }
 }

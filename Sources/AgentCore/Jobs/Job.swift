@@ -1,4 +1,5 @@
 import ColdframeKit
+import LinuxSystem
 import QAPI
 import Synchronization
 
@@ -14,28 +15,42 @@ final class Job: JobControl {
     private(set) var status: JobStatus = .undefined
     /// Why it failed; set once.
     private(set) var failure: ColdframeError?
-    /// Its user paused it (as against a pause for a drain).
+    /// Its user, or an I/O error, paused it.
     private(set) var isUserPaused = false
     /// Jobs that conclude together; alone unless a transaction says otherwise.
     let group: JobGroup
+    /// Bytes per second; 0 for no limit.
+    private(set) var speed: Int64 = 0
+    private(set) var ioStatus = BlockDeviceIoStatus.ok
+    /// A cancel was asked for that lets the job end well.
+    private(set) var endsSoftly = false
+    /// It was begun.
+    var hasStarted = false
+    /// Its driver's `run` has ended.
+    private(set) var hasStopped = false
 
-    private let postStatus: @Sendable @AgentActor (String, JobStatus) -> Void
-    private var isPausable = true
+    let events: JobEvents
     private var resumeWaiters: [CheckedContinuation<Void, Never>] = []
+    private var stopWaiters: [CheckedContinuation<Void, Never>] = []
     private var cancelAction: (@Sendable @AgentActor () -> Void)?
+    private nonisolated let isPausable = Atomic<Bool>(true)
+    private nonisolated let pauseFlag = Atomic<Bool>(false)
     private nonisolated let cancelFlag = Atomic<Bool>(false)
-    private nonisolated let progress = Mutex<(current: UInt64, total: UInt64)>((0, 1))
+    private nonisolated let changed = ConditionVariable()
+    private nonisolated let limiter = RateLimiter()
+    private nonisolated let progress: Mutex<(current: UInt64, total: UInt64)>
 
     init(
-        id: String, driver: any JobDriver, group: JobGroup, autoFinalize: Bool, autoDismiss: Bool,
-        postStatus: @escaping @Sendable @AgentActor (String, JobStatus) -> Void
+        id: String, driver: any JobDriver, group: JobGroup, autoFinalize: Bool, autoDismiss: Bool, events: JobEvents
     ) {
         jobID = id
         self.driver = driver
         self.group = group
         self.autoFinalize = autoFinalize
         self.autoDismiss = autoDismiss
-        self.postStatus = postStatus
+        self.events = events
+        // Jobs that count no bytes are done or not.
+        progress = Mutex((0, driver.isBlockJob ? 0 : 1))
         group.members.insert(self, at: 0)
     }
 
@@ -45,7 +60,7 @@ final class Job: JobControl {
         precondition(JobTable.successors(of: status).contains(next), "job \(jobID): \(status) to \(next)")
         guard next != status else { return }
         status = next
-        postStatus(jobID, next)
+        events.statusChanged(self)
     }
 
     func fail(_ error: ColdframeError) {
@@ -64,35 +79,71 @@ final class Job: JobControl {
         for waiter in waiters { waiter.resume() }
     }
 
+    /// The driver's `run` has ended, well or not.
+    func stopped() {
+        hasStopped = true
+        let waiters = stopWaiters
+        stopWaiters = []
+        for waiter in waiters { waiter.resume() }
+    }
+
+    func untilStopped() async {
+        guard hasStarted else { return }
+        while !hasStopped { await withCheckedContinuation { stopWaiters.append($0) } }
+    }
+
     // MARK: What the user asks
 
     func requestPause() {
         isUserPaused = true
+        pauseFlag.store(true, ordering: .releasing)
+        changed.broadcast()
     }
 
     func requestResume() {
         isUserPaused = false
+        ioStatus = .ok
+        pauseFlag.store(false, ordering: .releasing)
         leavePause()
     }
 
     /// Marks the job as cancelled and wakes it.
     func requestCancel() {
         guard !cancelFlag.exchange(true, ordering: .acquiringAndReleasing) else { return }
-        isUserPaused = false
-        leavePause()
+        requestResume()
+        changed.broadcast()
         let action = cancelAction
         cancelAction = nil
         action?()
+    }
+
+    /// A cancel that is not forced. False if the job knows no soft end.
+    func requestSoftEnd() -> Bool {
+        guard driver.endSoftly() else { return false }
+        endsSoftly = true
+        if isUserPaused { requestResume() }
+        changed.broadcast()
+        return true
+    }
+
+    func setSpeed(_ bytesPerSecond: Int64) {
+        speed = bytesPerSecond
+        limiter.setSpeed(UInt64(bytesPerSecond))
+        changed.broadcast()
     }
 
     // MARK: JobControl
 
     nonisolated var isCancelled: Bool { cancelFlag.load(ordering: .acquiring) }
 
+    nonisolated var isInterrupted: Bool {
+        isCancelled || (pauseFlag.load(ordering: .acquiring) && isPausable.load(ordering: .acquiring))
+    }
+
     func checkpoint() async throws {
         while true {
             if isCancelled { throw ColdframeError(.cancelled, "Operation canceled") }
-            guard isUserPaused, isPausable else { return }
+            guard isUserPaused, isPausable.load(ordering: .acquiring) else { return }
             switch status {
             case .running: move(to: .paused)
             case .ready: move(to: .standby)
@@ -102,16 +153,19 @@ final class Job: JobControl {
         }
     }
 
-    func setPausable(_ isPausable: Bool) { self.isPausable = isPausable }
+    func setPausable(_ isPausable: Bool) { self.isPausable.store(isPausable, ordering: .releasing) }
 
     nonisolated func setProgress(current: UInt64, total: UInt64) {
         progress.withLock { $0 = (current, max(current, total)) }
     }
 
-    /// The work is done, whether it counted bytes or not.
+    /// The work is done, whether it counted bytes or not. Jobs on nodes count them exactly.
     func completeProgress() {
+        if driver.isBlockJob { return }
         progress.withLock { $0 = (max($0.total, 1), max($0.total, 1)) }
     }
+
+    var currentProgress: (current: UInt64, total: UInt64) { progress.withLock { $0 } }
 
     func onCancel(_ action: (@Sendable @AgentActor () -> Void)?) {
         if let action, isCancelled {
@@ -121,13 +175,37 @@ final class Job: JobControl {
         }
     }
 
-    /// As `query-jobs` shows it.
-    var information: JobInfo {
-        let progress = progress.withLock { $0 }
-        return JobInfo(
-            id: jobID, type: JobType(rawValue: driver.jobType) ?? .create, status: status,
-            currentProgress: Int64(clamping: progress.current), totalProgress: Int64(clamping: progress.total),
-            error: failure?.message)
+    nonisolated func throttle(byteCount: UInt64) {
+        let delay = limiter.delayNanoseconds(after: byteCount)
+        if delay > 0 { wait(milliseconds: Int(clamping: (delay + 999_999) / 1_000_000)) { false } }
+    }
+
+    nonisolated func wait(milliseconds: Int, until isReady: () -> Bool) {
+        _ = changed.waitFor(milliseconds: milliseconds) { isInterrupted || isReady() }
+    }
+
+    nonisolated func wake() { changed.broadcast() }
+
+    func becomeReady() {
+        move(to: .ready)
+        events.ready(self)
+    }
+
+    func report(_ error: ColdframeError, isRead: Bool, policy: JobErrorPolicy) -> JobErrorAction {
+        let isFull = error.errno == Errno.noSpace
+        let action: JobErrorAction =
+            switch policy {
+            case .report: .report
+            case .ignore: .ignore
+            case .stop: .stop
+            case .stopIfFull: isFull ? .stop : .report
+            }
+        events.failed(self, isRead: isRead, action: action)
+        if action == .stop {
+            if !isUserPaused { requestPause() }
+            if ioStatus == .ok { ioStatus = isFull ? .nospace : .failed }
+        }
+        return action
     }
 }
 

@@ -2,53 +2,70 @@ import ColdframeKit
 import QAPI
 import QMPWire
 
-/// Holds all jobs, moves them through QEMU's states and answers the `job-*` verbs.
+/// Holds all jobs and moves them through QEMU's states. The verbs are in `JobRegistry+Verbs.swift`.
 @AgentActor
 public final class JobRegistry {
     /// Newest first, as `query-jobs` lists them.
-    private var jobs: [Job] = []
-    private let post: @Sendable @AgentActor (String, JSONObject) -> Void
+    private(set) var jobs: [Job] = []
+    private let events: JobEvents
     private var idleWaiters: [CheckedContinuation<Void, Never>] = []
     /// The agent is ending: no more jobs.
     private var isClosed = false
 
     /// `post` sends an event to all monitors.
     public init(post: @escaping @Sendable @AgentActor (_ event: String, _ data: JSONObject) -> Void) {
-        self.post = post
+        events = JobEvents(post: post)
     }
 
-    // MARK: Life
+    // MARK: Beginning
 
     /// Makes a job and starts it: `created` and `running` are sent before this returns, its work begins afterwards.
     public func start(
-        id: String?, driver: any JobDriver, autoFinalize: Bool = true, autoDismiss: Bool = false
+        id: String?, driver: any JobDriver, autoFinalize: Bool = true, autoDismiss: Bool = false, speed: Int64 = 0
     ) throws {
         let job = try create(
-            id: id, driver: driver, group: JobGroup(), autoFinalize: autoFinalize, autoDismiss: autoDismiss)
+            id: id, driver: driver, group: JobGroup(), autoFinalize: autoFinalize, autoDismiss: autoDismiss,
+            speed: speed)
         begin(job)
     }
 
-    func create(
-        id: String?, driver: any JobDriver, group: JobGroup, autoFinalize: Bool, autoDismiss: Bool
-    ) throws -> Job {
+    /// Throws what forbids the id.
+    func checkID(_ id: String?) throws {
         guard !isClosed else { throw ColdframeError(.busy, "The agent is ending") }
         guard let id else { throw ColdframeError(.invalidArgument, "An explicit job ID is required") }
         guard Identifier.isWellFormed(id) else { throw ColdframeError(.invalidArgument, "Invalid job ID '\(id)'") }
         guard !jobs.contains(where: { $0.jobID == id }) else {
             throw ColdframeError(.alreadyExists, "Job ID '\(id)' already in use")
         }
+    }
+
+    func create(
+        id: String?, driver: any JobDriver, group: JobGroup, autoFinalize: Bool, autoDismiss: Bool, speed: Int64 = 0
+    ) throws -> Job {
+        // A job on a node without a name takes that of the guest's device, which is empty here.
+        let id = id ?? (driver.isBlockJob ? "" : nil)
+        try checkID(id)
         let job = Job(
-            id: id, driver: driver, group: group, autoFinalize: autoFinalize, autoDismiss: autoDismiss,
-            postStatus: { [post] id, status in
-                post("JOB_STATUS_CHANGE", ["id": .string(id), "status": .string(status.rawValue)])
-            })
+            id: id ?? "", driver: driver, group: group, autoFinalize: autoFinalize, autoDismiss: autoDismiss,
+            events: events)
         jobs.insert(job, at: 0)
         job.move(to: .created)
+        guard speed >= 0 else {
+            remove(job)
+            throw ColdframeError(.invalidArgument, "Parameter 'speed' expects a non-negative value")
+        }
+        job.setSpeed(speed)
         return job
     }
 
-    func begin(_ job: Job) {
+    /// - Parameter isDrained: its node is held still by the command that starts it, so that clients see a pause first.
+    func begin(_ job: Job, isDrained: Bool = false) {
+        job.hasStarted = true
         job.move(to: .running)
+        if isDrained {
+            job.move(to: .paused)
+            job.move(to: .running)
+        }
         // The reply comes before the work, as the state changes come before the reply.
         CommandContext.afterReply { Task { await self.run(job) } }
     }
@@ -57,27 +74,34 @@ public final class JobRegistry {
         do {
             try await job.checkpoint()
             try await job.driver.run(job)
-            job.onCancel(nil)
             job.completeProgress()
-            job.move(to: .waiting)
-            await succeed(job)
         } catch {
-            job.onCancel(nil)
             job.fail(ColdframeError(wrapping: error))
-            await abort(job.group)
         }
+        job.onCancel(nil)
+        job.stopped()
+        // Whoever brings the group down ends it.
+        if job.group.isAborting { return }
+        // A snapshot that is whole in spite of a late cancel is kept.
+        if job.failure != nil || (job.isCancelled && job.driver.isBlockJob) { return await abort(job.group) }
+        job.move(to: .waiting)
+        await succeed(job.group)
     }
+
+    // MARK: Ending
 
     /// A member's work is done: when it is the last of its group, all go on to `pending`, and on from there unless one
     /// of them waits for `job-finalize`.
-    private func succeed(_ job: Job) async {
-        guard !job.group.isAborting else { return await end(job) }
-        guard job.group.members.allSatisfy({ $0.status == .waiting }) else { return }
-        for member in job.group.members { member.move(to: .pending) }
-        if job.group.members.allSatisfy(\.autoFinalize) { await finalize(job.group) }
+    private func succeed(_ group: JobGroup) async {
+        guard group.members.allSatisfy({ $0.status == .waiting }) else { return }
+        for member in group.members {
+            member.move(to: .pending)
+            events.pending(member)
+        }
+        if group.members.allSatisfy(\.autoFinalize) { await finalize(group) }
     }
 
-    private func finalize(_ group: JobGroup) async {
+    func finalize(_ group: JobGroup) async {
         group.isFinalizing = true
         defer { group.isFinalizing = false }
         for member in group.members {
@@ -95,38 +119,33 @@ public final class JobRegistry {
         }
     }
 
-    /// Brings a group down. Members that are still at work are cancelled; they come here again when they have stopped.
-    private func abort(_ group: JobGroup) async {
+    /// Brings a group down: those without an error of their own are cancelled, and one after the other, newest first, is
+    /// ended when it has stopped.
+    func abort(_ group: JobGroup) async {
+        guard !group.isAborting else { return }
         group.isAborting = true
+        for member in group.members where member.failure == nil { member.requestCancel() }
         for member in group.members {
-            switch member.status {
-            case .waiting, .pending, .created:
-                await end(member)
-            case .running, .ready, .paused, .standby:
-                if member.failure == nil { member.requestCancel() } else { await end(member) }
-            case .undefined, .aborting, .concluded, .null:
-                break
-            }
+            await member.untilStopped()
+            member.fail(ColdframeError(.cancelled, "Operation canceled"))
+            member.move(to: .aborting)
+            await member.driver.abort()
+            await member.driver.clean()
+            conclude(member)
         }
     }
 
-    private func end(_ job: Job) async {
-        job.fail(ColdframeError(.cancelled, "Operation canceled"))
-        job.move(to: .aborting)
-        await job.driver.abort()
-        await job.driver.clean()
-        conclude(job)
-    }
-
     private func conclude(_ job: Job) {
+        events.ended(job)
         job.move(to: .concluded)
-        if job.autoDismiss { remove(job) }
+        // Nobody has seen a job that never started.
+        if job.autoDismiss || !job.hasStarted { remove(job) }
         let waiters = idleWaiters
         idleWaiters = []
         for waiter in waiters { waiter.resume() }
     }
 
-    private func remove(_ job: Job) {
+    func remove(_ job: Job) {
         job.move(to: .null)
         jobs.removeAll { $0 === job }
     }
@@ -140,72 +159,6 @@ public final class JobRegistry {
         }
         while jobs.contains(where: { $0.status != .concluded }) {
             await withCheckedContinuation { idleWaiters.append($0) }
-        }
-    }
-
-    // MARK: Verbs
-
-    public var information: [JobInfo] { jobs.map(\.information) }
-
-    public func pause(id: String) throws {
-        let job = try find(id)
-        try check(job, .pause)
-        guard !job.isUserPaused else { throw ColdframeError(.invalidArgument, "Job is already paused") }
-        job.requestPause()
-    }
-
-    public func resume(id: String) throws {
-        let job = try find(id)
-        // QEMU looks here first, so that this is its text in every state.
-        guard job.isUserPaused else {
-            throw ColdframeError(.invalidArgument, "Can't resume a job that was not paused")
-        }
-        try check(job, .resume)
-        job.requestResume()
-    }
-
-    public func cancel(id: String) async throws {
-        let job = try find(id)
-        try check(job, .cancel)
-        switch job.status {
-        case .waiting, .pending: await abort(job.group)
-        default: job.requestCancel()
-        }
-    }
-
-    public func complete(id: String) async throws {
-        let job = try find(id)
-        try check(job, .complete)
-        guard job.driver.canComplete, !job.isCancelled else {
-            throw ColdframeError(.invalidArgument, "The active block job '\(id)' cannot be completed")
-        }
-        try await job.driver.complete()
-    }
-
-    public func finalize(id: String) async throws {
-        let job = try find(id)
-        try check(job, .finalize)
-        await finalize(job.group)
-    }
-
-    public func dismiss(id: String) throws {
-        let job = try find(id)
-        try check(job, .dismiss)
-        remove(job)
-    }
-
-    private func find(_ id: String) throws -> Job {
-        guard let job = jobs.first(where: { $0.jobID == id }) else {
-            throw ColdframeError(.notFound, "Job not found")
-        }
-        return job
-    }
-
-    private func check(_ job: Job, _ verb: JobVerb) throws {
-        guard JobTable.accepts(verb, in: job.status), job.status != .pending || !job.group.isFinalizing else {
-            throw ColdframeError(
-                .invalidArgument,
-                "Job '\(job.jobID)' in state '\(job.status.rawValue)' cannot accept command verb '\(verb.rawValue)'")
         }
     }
 }

@@ -152,8 +152,9 @@ final class IntentRecovery {
     private func still(
         _ node: GraphNode, _ body: @escaping @Sendable () throws(ColdframeError) -> Void
     ) async throws {
-        await node.block.gate.beginDrain()
-        defer { node.block.gate.endDrain() }
+        let drain = GraphDrain([node])
+        _ = await drain.begin()
+        defer { drain.end() }
         try await blocking(body)
     }
 }

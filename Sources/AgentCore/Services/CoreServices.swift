@@ -36,7 +36,8 @@ final class CoreServices: AgentServices {
     // MARK: Graph and exports
 
     func node(named name: String) throws -> BlockNode {
-        try agent.graph.find(nodeOnly: name).block
+        // Each user has a view of its own, which follows the use when the graph changes.
+        BlockNode(try agent.graph.find(nodeOnly: name).body)
     }
 
     func bitmap(
@@ -63,19 +64,16 @@ final class CoreServices: AgentServices {
         let node = try agent.graph.find(nodeOnly: block.name)
         let use = NodeUse(
             .holder(holder), role: "root", permissions: isWriter ? [.consistentRead, .write] : .consistentRead,
-            shared: isWriter ? [.consistentRead, .writeUnchanged] : NodePermissions.all.subtracting(.resize))
+            shared: isWriter ? [.consistentRead, .writeUnchanged] : NodePermissions.all.subtracting(.resize),
+            handle: block)
         try node.add(use)
-        return Claim(node: node, use: use)
+        return Claim(use)
     }
 
     private final class Claim: NodeClaim {
-        private let node: GraphNode
         private let use: NodeUse
-        init(node: GraphNode, use: NodeUse) {
-            self.node = node
-            self.use = use
-        }
-        func release() { node.remove(use) }
+        init(_ use: NodeUse) { self.use = use }
+        func release() { use.node?.remove(use) }
     }
 
     func addBlockdev(_ options: BlockdevOptions) async throws {

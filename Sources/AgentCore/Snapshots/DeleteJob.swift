@@ -90,8 +90,9 @@ final class DeleteJob: JobDriver {
 
     private static func delete(_ snapshot: SnapshotInfo, on node: GraphNode) async throws {
         let bearer = try node.snapshotBearer()
-        await node.block.gate.beginDrain()
-        defer { node.block.gate.endDrain() }
+        let drain = GraphDrain([node])
+        _ = await drain.begin()
+        defer { drain.end() }
         try await blocking { () throws(ColdframeError) in try bearer.deleteSnapshot(id: snapshot.id) }
     }
 }

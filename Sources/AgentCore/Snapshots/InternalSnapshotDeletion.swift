@@ -27,8 +27,9 @@ struct InternalSnapshotDeletion {
         let key = SnapshotKey(node: node.name, id: snapshot.id)
         try leases.beginDelete([key], tag: snapshot.name)
         defer { leases.endDelete([key]) }
-        await node.block.gate.beginDrain()
-        defer { node.block.gate.endDrain() }
+        let drain = GraphDrain([node])
+        _ = await drain.begin()
+        defer { drain.end() }
         try await blocking { () throws(ColdframeError) in try bearer.deleteSnapshot(id: snapshot.id) }
         return snapshot
     }

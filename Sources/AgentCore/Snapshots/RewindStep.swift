@@ -32,16 +32,18 @@ final class RewindStep: TransactionStep {
     func abort() async throws {
         guard let undo else { return }
         let bearer = try node.snapshotBearer()
-        await node.block.gate.beginDrain()
-        defer { node.block.gate.endDrain() }
+        let drain = GraphDrain([node])
+        _ = await drain.begin()
+        defer { drain.end() }
         try await blocking { () throws(ColdframeError) in try bearer.revert(toSnapshot: undo.id) }
         try await removeUndo(bearer)
         isUndone = true
     }
 
     func commit() async {
-        await node.block.gate.beginDrain()
-        defer { node.block.gate.endDrain() }
+        let drain = GraphDrain([node])
+        _ = await drain.begin()
+        defer { drain.end() }
         // The disk is as asked for; an undo that cannot be removed costs space and is listed under its own name.
         guard let bearer = try? node.snapshotBearer() else { return }
         try? await removeUndo(bearer)

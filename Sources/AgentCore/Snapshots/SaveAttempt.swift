@@ -193,16 +193,15 @@ final class SaveAttempt {
     /// Suspends until no request has been at any of the disks for a millisecond: QEMU starts what it had parked during
     /// its drain only at the drain's end.
     private func waitUntilQuiet(_ deadline: UInt64) async throws {
-        let gates = context.graph.withAncestors(of: devices.nodes).map(\.gate)
-        func reading() -> UInt64? {
-            gates.contains { $0.inFlightCount > 0 } ? nil : gates.reduce(0) { $0 &+ $1.arrivals }
-        }
+        // Looked at, not begun.
+        let gates = GraphDrain(devices.nodes)
+        func reading() -> UInt64? { gates.busyNodeName == nil ? gates.arrivals : nil }
         while true {
             let before = reading()
             try await Task.sleep(nanoseconds: 1_000_000)
             if let before, reading() == before { return }
             if SystemClock.monotonicNanoseconds() > deadline {
-                let busy = devices.nodes.first { $0.block.gate.inFlightCount > 0 }?.name ?? devices.nodes[0].name
+                let busy = gates.busyNodeName ?? devices.nodes[0].name
                 throw ColdframeError(
                     .timedOut, "Requests on node '\(busy)' did not end while the guest was held at its barrier")
             }

@@ -63,8 +63,9 @@ final class InternalSnapshotStep: TransactionStep {
     func abort() async throws {
         guard let snapshot else { return }
         let bearer = try node.snapshotBearer()
-        await node.block.gate.beginDrain()
-        defer { node.block.gate.endDrain() }
+        let drain = GraphDrain([node])
+        _ = await drain.begin()
+        defer { drain.end() }
         try await BlockingPool.shared.run { () throws(ColdframeError) in try bearer.deleteSnapshot(id: snapshot.id) }
         self.snapshot = nil
     }

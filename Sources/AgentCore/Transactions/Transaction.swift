@@ -10,7 +10,7 @@ import LinuxSystem
 final class Transaction {
     private let steps: [any TransactionStep]
     private let graph: Graph
-    private var drained: [BlockNode] = []
+    private var drained: GraphDrain?
 
     init(_ steps: [any TransactionStep], graph: Graph) {
         self.steps = steps
@@ -65,30 +65,21 @@ final class Transaction {
     /// Closes the gates of all nodes of all steps and of those above them. Names the node that keeps it waiting past
     /// the deadline, and leaves all gates open then; the transaction is over.
     func drain(deadlineNanoseconds: UInt64?) async throws {
-        for node in graph.withAncestors(of: steps.flatMap(\.drainedNodes)) {
-            if let deadlineNanoseconds {
-                guard await node.gate.beginDrain(deadlineNanoseconds: deadlineNanoseconds) else {
-                    letGo()
-                    await clean()
-                    throw ColdframeError(
-                        .timedOut, "Node '\(node.name)' still had requests in flight when the deadline passed")
-                }
-            } else {
-                await node.gate.beginDrain()
-            }
-            drained.append(node)
+        let drain = GraphDrain(steps.flatMap(\.drainedNodes))
+        if let name = await drain.begin(deadlineNanoseconds: deadlineNanoseconds) {
+            await clean()
+            throw ColdframeError(.timedOut, "Node '\(name)' still had requests in flight when the deadline passed")
         }
+        drained = drain
     }
 
     /// Requests that have come to the drained gates so far, for those who must know whether one came meanwhile.
-    var arrivals: UInt64 {
-        drained.reduce(0) { $0 &+ $1.gate.arrivals }
-    }
+    var arrivals: UInt64 { drained?.arrivals ?? 0 }
 
     /// Opens the gates.
     func letGo() {
-        for node in drained { node.gate.endDrain() }
-        drained = []
+        drained?.end()
+        drained = nil
     }
 
     /// Cuts all steps; after a throw nothing of them is left, or the error says what is. Concurrent cuts are for steps

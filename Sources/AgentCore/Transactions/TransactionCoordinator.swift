@@ -6,20 +6,25 @@ import QAPI
 @AgentActor
 struct TransactionCoordinator {
     let context: SnapshotContext
+    let jobs: JobRegistry
 
     func run(_ arguments: TransactionArguments) async throws {
         let mode = arguments.properties?.completionMode ?? .individual
+        let group = JobGroup()
         var steps: [any TransactionStep] = []
         for action in arguments.actions {
-            steps.append(try step(for: action, mode: mode))
+            steps.append(try step(for: action, mode: mode, group: mode == .grouped ? group : JobGroup()))
         }
         try await Transaction(steps, graph: context.graph).run(TransactionJournal(context))
     }
 
     private func step(
-        for action: TransactionAction, mode: ActionCompletionMode
+        for action: TransactionAction, mode: ActionCompletionMode, group: JobGroup
     ) throws -> any TransactionStep {
         if action.branch is Abort { return AbortStep() }
+        if let backup = action.branch as? BlockdevBackup {
+            return BackupStep(backup, graph: context.graph, jobs: jobs, group: group)
+        }
         guard mode == .individual else {
             throw ColdframeError(
                 .invalidArgument,

@@ -15,6 +15,9 @@ public protocol BlockDriverFactory: Sendable {
     /// Whether a parent opens this driver with a protocol below it (`file`), as formats do.
     var isFormat: Bool { get }
 
+    /// Its nodes show their first child with something added, which they open in the role `.filtered`.
+    var isFilter: Bool { get }
+
     /// Makes a new image (`blockdev-create`). `options.branch` is the module's branch of `BlockdevCreateOptions`.
     /// The default throws QEMU's text for drivers that cannot.
     @AgentActor
@@ -22,6 +25,8 @@ public protocol BlockDriverFactory: Sendable {
 }
 
 extension BlockDriverFactory {
+    public var isFilter: Bool { false }
+
     @AgentActor
     public func create(_ options: BlockdevCreateOptions, context: any CreateContext) async throws {
         throw ColdframeError(.unsupported, "Driver does not support blockdev-create")
@@ -39,6 +44,8 @@ public protocol OpenContext: AnyObject {
     var autoReadOnly: Bool { get }
     /// Opens or looks up a child and records it as this node's. `role` decides permissions and inherited options.
     func child(_ name: String, _ reference: BlockdevRef, role: ChildRole) async throws -> BlockNode
+    /// A dirty bitmap of any node that nobody is at; QEMU's text if there is none.
+    func bitmap(named name: String, node nodeName: String) throws -> DirtyBitmap
     /// Opens the backing file that an image names, if the gate allows it; `format` nil means that the image does not
     /// say. The error names the file and the options that would allow it.
     func backingNamedByImage(filename: String, format: String?, imageFilename: String) async throws -> BlockNode
@@ -68,15 +75,26 @@ public struct ImageCorruption: Sendable {
 
 /// What a child is to its parent (`BdrvChildRole`).
 public enum ChildRole: Sendable {
-    /// The parent writes to it.
-    public var isWritten: Bool { self != .backing }
-
     /// Holds the format's metadata and data: opened as writable as the parent, never shared with another writer.
     case image
     /// Holds the guest's data and nothing else, for a parent whose metadata lies in another child: as `image`.
     case data
     /// Read where the parent has nothing; opened read-only.
     case backing
+    /// What a filter shows: needed as the filter itself is needed, and shared with others. A filter's first child.
+    case filtered
+    /// Looked at, with nothing needed of it and nothing forbidden.
+    case observed
+    /// Written by a filter beside what it shows; others may read it.
+    case copyTarget
+
+    /// The parent writes to it by itself.
+    public var isWritten: Bool {
+        switch self {
+        case .image, .data, .copyTarget: true
+        case .backing, .filtered, .observed: false
+        }
+    }
 }
 
 /// What a format that makes an image may ask of the graph.

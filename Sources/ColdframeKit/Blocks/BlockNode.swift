@@ -1,25 +1,60 @@
-/// A node of the graph as modules see it: a name and a driver behind a gate.
+import Synchronization
+
+/// A node of the graph as one of its users sees it: a parent's child, an export's or a job's disk. Each user has one of
+/// its own; when the graph changes under it, it shows another node from then on.
 ///
 /// Exports and jobs call the data methods here: they pass the gate, and check bounds and read-only inside it (a drained
 /// node may change its size). A driver does I/O on its children through `direct`, since the request has passed a gate
 /// above.
 public final class BlockNode: Sendable {
-    public let name: String
-    public let driver: any BlockDriver
     public let gate = RequestGate()
-    /// Dirty bitmaps that the node's writes are noted in.
-    public let bitmaps = NodeBitmaps()
-    /// The same I/O behind the gate.
-    public let direct: DirectIO
+    /// Keeps the body that `pointer` points to alive.
+    private let owner: Mutex<NodeBody>
+    /// Read without a lock by requests: it changes only while every gate above is closed and nobody is inside.
+    private let pointer: Atomic<UInt>
 
-    public init(name: String, driver: any BlockDriver) {
-        self.name = name
-        self.driver = driver
-        direct = DirectIO(driver: driver, bitmaps: bitmaps)
+    public init(_ body: NodeBody) {
+        owner = Mutex(body)
+        pointer = Atomic(Self.address(of: body))
     }
+
+    public convenience init(name: String, driver: any BlockDriver) {
+        self.init(NodeBody(name: name, driver: driver))
+    }
+
+    /// The node behind it now. Any thread, inside a gate or not.
+    public var body: NodeBody { owner.withLock { $0 } }
+    public var name: String { body.name }
+    public var driver: any BlockDriver { body.driver }
+    /// Dirty bitmaps that the node's writes are noted in.
+    public var bitmaps: NodeBitmaps { body.bitmaps }
+    /// The same I/O behind the gate.
+    public var direct: DirectIO { DirectIO(self) }
 
     public var byteCount: UInt64 { driver.byteCount }
     public var isReadOnly: Bool { driver.isReadOnly }
+
+    /// Puts it on another node. Only while the gates of all who reach it are closed and nobody is inside.
+    public func retarget(to body: NodeBody) {
+        owner.withLock { owner in
+            pointer.store(Self.address(of: body), ordering: .releasing)
+            owner = body
+        }
+    }
+
+    private static func address(of body: NodeBody) -> UInt {
+        UInt(bitPattern: Unmanaged.passUnretained(body).toOpaque())
+    }
+
+    /// For a request that has passed a gate: the body cannot change under it.
+    @inline(__always)
+    func withBody<T>(_ action: (NodeBody) throws(ColdframeError) -> T) throws(ColdframeError) -> T {
+        guard let address = UnsafeRawPointer(bitPattern: pointer.load(ordering: .acquiring)) else {
+            preconditionFailure("a node's address is never 0")
+        }
+        // Safe: `owner` holds what `pointer` points to, and both change only while no request is inside.
+        return try action(Unmanaged<NodeBody>.fromOpaque(address).takeUnretainedValue())
+    }
 
     public func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ColdframeError) {
         gate.enter()
@@ -65,7 +100,7 @@ public final class BlockNode: Sendable {
     }
 
     private func checkRange(_ offset: UInt64, _ byteCount: UInt64) throws(ColdframeError) {
-        let size = driver.byteCount
+        let size = try withBody { (body) throws(ColdframeError) in body.driver.byteCount }
         guard offset <= size, byteCount <= size - offset else {
             throw ColdframeError(
                 .invalidArgument,
@@ -74,7 +109,7 @@ public final class BlockNode: Sendable {
     }
 
     private func checkWritable(_ offset: UInt64, _ byteCount: UInt64) throws(ColdframeError) {
-        if driver.isReadOnly {
+        if try withBody({ (body) throws(ColdframeError) in body.driver.isReadOnly }) {
             throw ColdframeError(.permission, "Node '\(name)' is read-only")
         }
         try checkRange(offset, byteCount)

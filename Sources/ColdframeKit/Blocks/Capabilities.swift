@@ -118,3 +118,21 @@ public struct ChangeStamp: Sendable, Equatable {
         self.nanoseconds = nanoseconds
     }
 }
+
+/// Shows what its disk was at one moment, beside what it is now (`copy-before-write`). Any thread.
+public protocol MomentReadable: BlockDriver {
+    func readMoment(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ColdframeError)
+    /// Nobody needs the range of the moment any more: it need not be kept, and cannot be read.
+    func discardMoment(at offset: UInt64, byteCount: UInt64) throws(ColdframeError)
+    /// As `extents`, of the moment.
+    func momentExtents(at offset: UInt64, byteCount: UInt64, limit: Int) throws(ColdframeError) -> [Extent]
+}
+
+/// Can tell what it holds itself from what shows through from below.
+public protocol Layered: BlockDriver {
+    /// Whether the image itself has the bytes from `offset` on (zeros that it records count), and for how many bytes, at
+    /// least 1 and at most `byteCount`, the answer holds. The caller has passed a gate.
+    func allocation(at offset: UInt64, byteCount: UInt64) throws(ColdframeError) -> (
+        isAllocated: Bool, byteCount: UInt64
+    )
+}

@@ -1,57 +1,44 @@
-import LinuxSystem
-
 /// The data methods of a node for those that stand behind its gate: its parents in the graph, and jobs that hold a
-/// drain. Serialises the calls if the driver asks for it, and notes every write in the node's dirty bitmaps: after it,
-/// so that whoever clears a bit and then reads sees the write, and also if it failed, since part of it may be there.
+/// drain.
+///
+/// It goes through the `BlockNode` that it was taken from, and so follows it when that is put on another node.
 public struct DirectIO: Sendable {
-    public let driver: any BlockDriver
-    private let serial: PlainMutex?
-    private let bitmaps: NodeBitmaps
+    private let node: BlockNode
 
-    init(driver: any BlockDriver, bitmaps: NodeBitmaps) {
-        self.driver = driver
-        self.bitmaps = bitmaps
-        serial = driver.threadModel == .serialized ? PlainMutex() : nil
-    }
+    init(_ node: BlockNode) { self.node = node }
 
+    /// Size of the disk in bytes.
+    public var byteCount: UInt64 { node.byteCount }
+
+    @inline(__always)
     public func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ColdframeError) {
-        serial?.lock()
-        defer { serial?.unlock() }
-        try driver.read(into: buffer, at: offset)
+        try node.withBody { (body) throws(ColdframeError) in try body.read(into: buffer, at: offset) }
     }
 
+    @inline(__always)
     public func write(
         _ buffer: UnsafeRawBufferPointer, at offset: UInt64, flags: WriteFlags = []
     ) throws(ColdframeError) {
-        serial?.lock()
-        defer { serial?.unlock() }
-        defer { bitmaps.noteWrite(at: offset, byteCount: UInt64(buffer.count)) }
-        try driver.write(buffer, at: offset, flags: flags)
+        try node.withBody { (body) throws(ColdframeError) in try body.write(buffer, at: offset, flags: flags) }
     }
 
     public func writeZeroes(at offset: UInt64, byteCount: UInt64, flags: WriteFlags = []) throws(ColdframeError) {
-        serial?.lock()
-        defer { serial?.unlock() }
-        defer { bitmaps.noteWrite(at: offset, byteCount: byteCount) }
-        try driver.writeZeroes(at: offset, byteCount: byteCount, flags: flags)
+        try node.withBody { (body) throws(ColdframeError) in
+            try body.writeZeroes(at: offset, byteCount: byteCount, flags: flags)
+        }
     }
 
     public func discard(at offset: UInt64, byteCount: UInt64) throws(ColdframeError) {
-        serial?.lock()
-        defer { serial?.unlock() }
-        defer { bitmaps.noteWrite(at: offset, byteCount: byteCount) }
-        try driver.discard(at: offset, byteCount: byteCount)
+        try node.withBody { (body) throws(ColdframeError) in try body.discard(at: offset, byteCount: byteCount) }
     }
 
     public func flush() throws(ColdframeError) {
-        serial?.lock()
-        defer { serial?.unlock() }
-        try driver.flush()
+        try node.withBody { (body) throws(ColdframeError) in try body.flush() }
     }
 
     public func extents(at offset: UInt64, byteCount: UInt64, limit: Int) throws(ColdframeError) -> [Extent] {
-        serial?.lock()
-        defer { serial?.unlock() }
-        return try driver.extents(at: offset, byteCount: byteCount, limit: limit)
+        try node.withBody { (body) throws(ColdframeError) in
+            try body.extents(at: offset, byteCount: byteCount, limit: limit)
+        }
     }
 }

@@ -60,13 +60,24 @@ public final class RequestGate: Sendable {
     /// Closes the gate and suspends until nobody is inside. Nests; pair with `endDrain`.
     public func beginDrain() async {
         close()
-        while inFlightCount > 0 { await untilWoken() }
+        _ = await untilIdle(deadlineNanoseconds: nil)
     }
 
     /// The same with a deadline on `SystemClock`'s monotonic clock. False: somebody was still inside, and the gate is as
     /// it was before.
     public func beginDrain(deadlineNanoseconds: UInt64) async -> Bool {
         close()
+        if await untilIdle(deadlineNanoseconds: deadlineNanoseconds) { return true }
+        endDrain()
+        return false
+    }
+
+    /// Suspends until nobody is inside; the gate is closed. False if the deadline, if there is one, came first.
+    public func untilIdle(deadlineNanoseconds: UInt64?) async -> Bool {
+        guard let deadlineNanoseconds else {
+            while inFlightCount > 0 { await untilWoken() }
+            return true
+        }
         guard inFlightCount > 0 else { return true }
         let alarm = Task {
             let now = SystemClock.monotonicNanoseconds()
@@ -79,16 +90,15 @@ public final class RequestGate: Sendable {
         }
         defer { alarm.cancel() }
         while inFlightCount > 0 {
-            if SystemClock.monotonicNanoseconds() >= deadlineNanoseconds {
-                endDrain()
-                return false
-            }
+            if SystemClock.monotonicNanoseconds() >= deadlineNanoseconds { return false }
             await untilWoken()
         }
         return true
     }
 
-    private func close() {
+    /// Begins a drain without waiting for those inside: for a gate that nobody has passed yet, or with `untilIdle`.
+    /// Pair with `endDrain`.
+    public func close() {
         state.withLock { state in
             state.drainDepth += 1
             word.bitwiseOr(Self.closedBit, ordering: .acquiringAndReleasing)

@@ -45,7 +45,9 @@ struct StoredBitmapTests {
                     ["type": "abort", "data": [:]],
                 ]
             ]))
-        let refused = await refusal { try await TransactionCoordinator(context: world.context).run(failing) }
+        let refused = await refusal {
+            try await TransactionCoordinator(context: world.context, jobs: world.jobs).run(failing)
+        }
         #expect(refused == "Transaction aborted using Abort action")
         #expect(try !bitmaps.find(node: "n", name: "b").bitmap.state.isBusy)
         try await world.graph.remove(nodeName: "n")

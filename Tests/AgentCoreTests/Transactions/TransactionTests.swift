@@ -118,7 +118,9 @@ struct TransactionTests {
     private let abort = TransactionAction(type: "abort", branch: Abort())
 
     private func run(_ world: World, _ actions: [TransactionAction]) async -> String? {
-        await refusal { try await TransactionCoordinator(context: world.context).run(.init(actions: actions)) }
+        await refusal {
+            try await TransactionCoordinator(context: world.context, jobs: world.jobs).run(.init(actions: actions))
+        }
     }
 
     @Test("abort takes back what came before it")

@@ -48,6 +48,11 @@ def snapshots(path):
     return {snapshot["name"]: snapshot for snapshot in info.get("snapshots", [])}
 
 
+def extents(path):
+    """`qemu-img map`: what lies where, and how deep in the backing chain."""
+    return json.loads(run("qemu-img", "map", "-U", "--output=json", path).stdout)
+
+
 def check(path):
     """`qemu-img check` finds nothing: no corruption, no leak."""
     result = run("qemu-img", "check", "--output=json", path, check=False)

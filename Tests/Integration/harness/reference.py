@@ -1,5 +1,6 @@
 """qemu-storage-daemon beside the agent: the same script to both, the same answers and events from both."""
 
+import difflib
 import json
 import pathlib
 import subprocess
@@ -62,3 +63,32 @@ def wait_gone(peer, job_id, timeout=60):
     while peer.job(job_id) is not None:
         assert time.monotonic() < deadline, f"job {job_id} is still {peer.job(job_id)}"
         time.sleep(0.01)
+
+
+def both(pair, script):
+    """Runs `script(peer, directory)` on both; what it returns must be the same."""
+    ours, theirs, our_directory, their_directory = pair
+    results = [plain(script(peer, directory), directory)
+               for peer, directory in ((ours, our_directory), (theirs, their_directory))]
+    if results[0] != results[1]:
+        shown = [json.dumps(result, indent=1, sort_keys=True).splitlines() for result in results]
+        raise AssertionError("\n".join(difflib.unified_diff(shown[1], shown[0], "theirs", "ours", lineterm="")))
+    return results[0]
+
+
+def story(peer, mark, job_id):
+    """The events of a job from a mark on: states as words, others with their data."""
+    told = []
+    for event in peer.events_since(mark):
+        data = event["data"]
+        if job_id not in (data.get("id"), data.get("device")):
+            continue
+        if event["event"] == "JOB_STATUS_CHANGE":
+            told.append(data["status"])
+        else:
+            told.append([event["event"], data])
+    return told
+
+
+def wait_status(peer, mark, job_id, status, timeout=60):
+    peer.wait_event("JOB_STATUS_CHANGE", mark, lambda data: data["id"] == job_id and data["status"] == status, timeout)

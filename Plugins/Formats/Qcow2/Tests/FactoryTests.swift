@@ -24,6 +24,9 @@ private final class TestGraph: OpenContext, CreateContext {
         return found
     }
 
+    func bitmap(named name: String, node nodeName: String) throws -> DirtyBitmap {
+        throw ColdframeError(.notFound, "Dirty bitmap '\(name)' not found")
+    }
     func backingNamedByImage(filename: String, format: String?, imageFilename: String) async throws -> BlockNode {
         asked.append("named \(filename) \(format ?? "-")")
         guard let found = nodes["base"] else { throw ColdframeError(.permission, "not allowed") }

@@ -141,7 +141,7 @@ final class CopyBeforeWrite: Sendable {
 extension DirectIO {
     /// Fills `buffer`; what lies behind the end of the disk reads as zeros.
     func readPadded(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ColdframeError) {
-        let size = driver.byteCount
+        let size = byteCount
         let present = offset >= size ? 0 : Int(min(UInt64(buffer.count), size - offset))
         if present > 0 { try read(into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<present]), at: offset) }
         if present < buffer.count {

@@ -1,0 +1,47 @@
+import BlockCopying
+import ColdframeKit
+import LinuxSystem
+import QAPI
+
+/// Puts `copy-before-write` above a node.
+struct CopyBeforeWriteFactory: BlockDriverFactory {
+    let driverName = "copy-before-write"
+    let isFormat = false
+    let isFilter = true
+
+    func open(_ options: BlockdevOptions, context: any OpenContext) async throws -> any BlockDriver {
+        guard let branch = options.branch as? BlockdevOptionsCbw else {
+            throw ColdframeError(.invalidArgument, "Driver 'copy-before-write' was given options of another driver")
+        }
+        guard branch.cbwTimeout ?? 0 == 0 else {
+            throw ColdframeError(
+                .unsupported, "Copies have no time limit: leave cbw-timeout out, and limit the target's own requests")
+        }
+        let source = try await context.child("file", branch.file, role: .filtered)
+        let target = try await context.child("target", branch.target, role: .copyTarget)
+        var dirty: DirtyBits?
+        if let reference = branch.bitmap {
+            let bitmap = try context.bitmap(named: reference.name, node: reference.node)
+            guard bitmap.diskByteCount == source.byteCount else {
+                throw ColdframeError(
+                    .invalidArgument,
+                    "Bitmap '\(reference.name)' is of a disk of \(bitmap.diskByteCount) bytes, node '\(source.name)' "
+                        + "has \(source.byteCount)")
+            }
+            dirty = bitmap.bits
+        }
+        guard target.byteCount == source.byteCount else {
+            throw ColdframeError(
+                .invalidArgument,
+                "Target '\(target.name)' has \(target.byteCount) bytes, node '\(source.name)' has "
+                    + "\(source.byteCount): they must be of the same size")
+        }
+        let driver = target.driver
+        let cluster = await BlockingPool.shared.run { (try? driver.information())?.clusterByteCount } ?? 0
+        let copy = BlockCopy(
+            source: source, target: target, clusterByteCount: max(cluster, BlockCopy.smallestClusterByteCount),
+            dirty: dirty)
+        return CopyBeforeWriteDriver(
+            copy: copy, policy: branch.onCbwError == .breakSnapshot ? .breakSnapshot : .breakGuestWrite)
+    }
+}

@@ -1,0 +1,86 @@
+import ColdframeKit
+import QAPI
+
+/// Filters that jobs put above nodes, and take away again.
+extension Graph {
+    /// What a job's filter is made with.
+    struct FilterRequest {
+        /// nil for a name of the graph's own.
+        var name: String?
+        /// Before the error that the name cannot be taken.
+        var nameErrorPrefix = ""
+        /// Edge to the node that it shows.
+        var role: String
+        /// Another child that it writes, with the name of the edge.
+        var target: (node: GraphNode, role: String)?
+    }
+
+    /// Puts a filter above a node, between it and all its users but `ignored`. The node is drained by the caller, and
+    /// nothing suspends here: no user sees a state in between.
+    func insertFilter(
+        _ request: FilterRequest, above node: GraphNode, leavingOut ignored: [NodeUse] = [],
+        make: (_ source: BlockNode, _ target: BlockNode?) -> any BlockDriver
+    ) throws -> GraphNode {
+        let name: String
+        do { name = try claimName(request.name) } catch {
+            let error = ColdframeError(wrapping: error)
+            throw ColdframeError(error.code, request.nameErrorPrefix + error.message)
+        }
+        defer { release(name: name) }
+        let source = BlockNode(node.body)
+        let target = request.target.map { BlockNode($0.node.body) }
+        let filter = GraphNode(
+            body: NodeBody(name: name, driver: make(source, target)), options: nil, isMonitorOwned: false,
+            isPrivate: false, isFilter: true)
+        let moving = node.uses.filter { use in !ignored.contains { $0 === use } }
+        if let (targetNode, role) = request.target {
+            let use = NodeUse(
+                .parent(filter), role: role, permissions: .write, shared: [.consistentRead, .writeUnchanged],
+                handle: target)
+            // The filter's first child is the one that it shows.
+            filter.children.append(use)
+            try targetNode.add(use)
+        }
+        let edge = NodeUse(
+            .parent(filter), role: request.role, permissions: .consistentRead, shared: .all, handle: source)
+        filter.children.insert(edge, at: 0)
+        do {
+            try node.check(edge)
+            try filter.take(moving, from: node)
+            try node.add(edge)
+        } catch {
+            try? node.take(filter.uses, from: filter)
+            for use in filter.children { use.node?.remove(use) }
+            throw error
+        }
+        adopt(filter)
+        return filter
+    }
+
+    /// Takes a filter away: its users are on what it showed. The filter is drained by the caller.
+    func removeFilter(_ filter: GraphNode) async {
+        guard let (edge, node) = filter.filtered else { return }
+        node.remove(edge)
+        filter.children.removeFirst()
+        try? node.take(filter.uses.filter { !$0.isJob }, from: filter)
+        // A filter has no file of its own: nothing can be lost.
+        try? await close(filter)
+    }
+}
+
+extension NodeUse {
+    var isJob: Bool { jobType != nil }
+
+    /// Of the job that it is, or nil.
+    var jobType: String? {
+        switch kind {
+        case .job(let type), .jobTarget(let type): type
+        default: nil
+        }
+    }
+}
+
+extension GraphNode {
+    /// Puts users of another node on this one.
+    func take(_ moving: [NodeUse], from node: GraphNode) throws { try node.move(moving, to: self) }
+}

@@ -1,0 +1,54 @@
+import ColdframeKit
+import QAPI
+import QMPWire
+
+/// Registers `block_resize` and `block-set-write-threshold`.
+@AgentActor
+func registerNodeCommands(_ registry: any CommandRegistry, agent: Agent) {
+    registry.register(BlockResizeCommand.self, touches: { [$0.nodeName ?? $0.device ?? ""] }) { arguments in
+        // Not while snapshots are made or deleted.
+        try await agent.lane.run { try await resize(arguments, graph: agent.graph) }
+        agent.catalogue.changed()
+        return QAPIEmpty()
+    }
+    registry.register(BlockSetWriteThresholdCommand.self, touches: { [$0.nodeName] }) { arguments in
+        guard let node = agent.graph.find(nodeName: arguments.nodeName) else {
+            throw ColdframeError(.notFound, "Device '\(arguments.nodeName)' not found")
+        }
+        let name = node.name
+        node.body.watch.setThreshold(arguments.writeThreshold) { [monitors = agent.monitors] exceededBy, threshold in
+            let data: JSONObject = [
+                "node-name": .string(name), "amount-exceeded": JSONValue(exceededBy),
+                "write-threshold": JSONValue(threshold),
+            ]
+            // The writer goes on; whoever listens hears of it soon.
+            Task { @AgentActor in monitors.post(event: "BLOCK_WRITE_THRESHOLD", data: data) }
+        }
+        return QAPIEmpty()
+    }
+}
+
+@AgentActor
+private func resize(_ arguments: BlockResizeArguments, graph: Graph) async throws {
+    guard arguments.device == nil, let name = arguments.nodeName, let node = graph.find(nodeName: name) else {
+        throw ColdframeError(
+            .notFound, "Cannot find device='\(arguments.device ?? "")' nor node-name='\(arguments.nodeName ?? "")'")
+    }
+    guard arguments.size >= 0 else { throw ColdframeError(.invalidArgument, "Parameter 'size' expects a >0 size") }
+    do { try node.checkUnblocked(for: .resize) } catch {
+        // What blocks it is not told, and no name where only the node's was given: QEMU's text.
+        throw ColdframeError(.busy, "Device '(null)' is in use")
+    }
+    let use = NodeUse(.holder("block_resize"), role: "root", permissions: .resize, shared: .all)
+    try node.add(use)
+    defer { node.remove(use) }
+    guard !node.block.isReadOnly else { throw ColdframeError(.permission, "Image is read-only") }
+    guard let driver = node.block.driver as? any Resizable else {
+        throw ColdframeError(.unsupported, "Image format driver does not support resize")
+    }
+    let size = UInt64(arguments.size)
+    try await node.drained {
+        try await blocking { () throws(ColdframeError) in try driver.resize(toByteCount: size) }
+        node.block.bitmaps.resize(toDiskByteCount: driver.byteCount)
+    }
+}

@@ -1,0 +1,98 @@
+import LinuxSystem
+import Synchronization
+
+/// What stands under a node's name: its driver and what the node itself adds to it, whoever uses it.
+///
+/// Writes are noted in the node's dirty bitmaps after they happened, so that whoever clears a bit and then reads sees the
+/// write, and also if they failed, since part of them may be there. Calls are serialised if the driver asks for it.
+public final class NodeBody: Sendable {
+    public let name: String
+    public let driver: any BlockDriver
+    public let bitmaps = NodeBitmaps()
+    public let watch = NodeWatch()
+    /// Discards end here (`discard: ignore`).
+    private let ignoresDiscards: Bool
+    private let serial: PlainMutex?
+
+    public init(name: String, driver: any BlockDriver, ignoresDiscards: Bool = false) {
+        self.name = name
+        self.driver = driver
+        self.ignoresDiscards = ignoresDiscards
+        serial = driver.threadModel == .serialized ? PlainMutex() : nil
+    }
+
+    func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ColdframeError) {
+        serial?.lock()
+        defer { serial?.unlock() }
+        try driver.read(into: buffer, at: offset)
+    }
+
+    func write(_ buffer: UnsafeRawBufferPointer, at offset: UInt64, flags: WriteFlags) throws(ColdframeError) {
+        watch.willWrite(at: offset, byteCount: UInt64(buffer.count))
+        serial?.lock()
+        defer { serial?.unlock() }
+        defer { bitmaps.noteWrite(at: offset, byteCount: UInt64(buffer.count)) }
+        try driver.write(buffer, at: offset, flags: flags)
+    }
+
+    func writeZeroes(at offset: UInt64, byteCount: UInt64, flags: WriteFlags) throws(ColdframeError) {
+        watch.willWrite(at: offset, byteCount: byteCount)
+        serial?.lock()
+        defer { serial?.unlock() }
+        defer { bitmaps.noteWrite(at: offset, byteCount: byteCount) }
+        try driver.writeZeroes(at: offset, byteCount: byteCount, flags: flags)
+    }
+
+    func discard(at offset: UInt64, byteCount: UInt64) throws(ColdframeError) {
+        if ignoresDiscards { return }
+        serial?.lock()
+        defer { serial?.unlock() }
+        defer { bitmaps.noteWrite(at: offset, byteCount: byteCount) }
+        try driver.discard(at: offset, byteCount: byteCount)
+    }
+
+    func flush() throws(ColdframeError) {
+        serial?.lock()
+        defer { serial?.unlock() }
+        try driver.flush()
+    }
+
+    func extents(at offset: UInt64, byteCount: UInt64, limit: Int) throws(ColdframeError) -> [Extent] {
+        serial?.lock()
+        defer { serial?.unlock() }
+        return try driver.extents(at: offset, byteCount: byteCount, limit: limit)
+    }
+}
+
+/// Watches how high a node is written. Any thread; costs one load where nobody looks.
+public final class NodeWatch: Sendable {
+    private let threshold = Atomic<UInt64>(0)
+    private let action = Mutex<(@Sendable (_ exceededBy: UInt64, _ threshold: UInt64) -> Void)?>(nil)
+
+    init() {}
+
+    /// 0 if nobody looks.
+    public var thresholdOffset: UInt64 { threshold.load(ordering: .relaxed) }
+
+    /// Calls `action` once, on the writer's thread, when a write is about to end behind `offset`; 0 for never.
+    public func setThreshold(
+        _ offset: UInt64, _ action: @escaping @Sendable (_ exceededBy: UInt64, _ threshold: UInt64) -> Void
+    ) {
+        self.action.withLock { $0 = action }
+        threshold.store(offset, ordering: .releasing)
+    }
+
+    @inline(__always)
+    func willWrite(at offset: UInt64, byteCount: UInt64) {
+        let end = offset + byteCount
+        let limit = threshold.load(ordering: .acquiring)
+        if limit > 0, end > limit { exceed(end, limit) }
+    }
+
+    private func exceed(_ end: UInt64, _ limit: UInt64) {
+        // Whoever resets it is the one who tells.
+        guard threshold.compareExchange(expected: limit, desired: 0, ordering: .acquiringAndReleasing).exchanged
+        else { return }
+        action.withLock { $0 }?(end - limit, limit)
+    }
+}
