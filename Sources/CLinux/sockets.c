@@ -2,6 +2,8 @@
 #include "CLinux.h"
 
 #include <errno.h>
+#include <stddef.h>
+#include <sys/un.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -77,4 +79,23 @@ ssize_t cf_receive_descriptors(int fd, void *bytes, size_t count, int *descripto
     if (total > 0) memcpy(descriptors, all, total * sizeof(int));
     *n = total;
     return received;
+}
+
+ssize_t cf_send_datagram(const char *path, const void *bytes, size_t count) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    size_t length = strlen(path);
+    if (length == 0 || length >= sizeof address.sun_path) {
+        errno = EINVAL;
+        return -1;
+    }
+    memcpy(address.sun_path, path, length);
+    if (path[0] == '@') address.sun_path[0] = 0;
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -1;
+    socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length);
+    ssize_t sent = sendto(fd, bytes, count, MSG_NOSIGNAL, (const struct sockaddr *)&address, size);
+    int code = errno;
+    close(fd);
+    errno = code;
+    return sent;
 }

@@ -30,15 +30,31 @@ struct Daemon {
             await agent.monitors.stop()
             throw error
         }
+        let manager = ServiceManager()
+        manager?.ready(status: "\(plan.name ?? "no name"), \(agent.hasGuest ? "with" : "without") a guest")
+        let watchdog = manager.flatMap { signsOfLife($0) }
         var endsGuest = plan.guestAtExit == .end
         for await reason in ends {
             if case .quit(let wish) = reason { endsGuest = wish }
             break
         }
+        watchdog?.cancel()
+        manager?.stopping()
         await agent.stop(endsGuest: endsGuest)
         await agent.monitors.stop()
         // A pid file that cannot be removed is stale, and says so by its process.
         if let path = plan.pidFile { try? Files.unlink(path) }
+    }
+
+    /// On the actor: an agent whose actor is stuck gives none.
+    private func signsOfLife(_ manager: ServiceManager) -> Task<Void, any Error>? {
+        guard let limit = manager.watchdogMicroseconds, limit > 0 else { return nil }
+        return Task { @AgentActor in
+            while true {
+                manager.isAlive()
+                try await Task.sleep(nanoseconds: limit * 1000 / 3)
+            }
+        }
     }
 
     private func start(_ agent: Agent) async throws {

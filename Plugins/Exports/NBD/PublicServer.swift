@@ -8,6 +8,7 @@ final class PublicServer {
     nonisolated static let defaultMaxConnections: UInt32 = 100
 
     private var running: Server?
+    private var address: ListenAddress?
     private var isStopping = false
     /// By the id of the export, which is not the name under which clients know it.
     private var exports: [String: PublicExport] = [:]
@@ -22,6 +23,13 @@ final class PublicServer {
         if maxConnections > 0 { limits.maxConnections = Int(min(maxConnections, UInt32(limits.maxConnections))) }
         let (listener, path) = try address.listen()
         running = try Server(listener: listener, socketPath: path, limits: limits)
+        self.address = address
+    }
+
+    /// In QEMU's form, which quotes nothing; nil for TCP, where a host may have many names.
+    fileprivate func uri(exportName: String) -> String? {
+        guard running != nil, case .unix(let path) = address else { return nil }
+        return "nbd+unix:///\(exportName)?socket=\(path)"
     }
 
     /// Throws QEMU's text if a server runs.
@@ -109,6 +117,7 @@ final class PublicExport: BlockExport {
     }
 
     var hasClients: Bool { named.hasConnections }
+    var uri: String? { owner.uri(exportName: named.name) }
 
     func stop() async {
         table.remove(named)

@@ -8,11 +8,14 @@ struct GuestRequest: Sendable {
     let id: String
     let disks: [String]
     let log: String?
-    /// The user's words for a guest that we start.
+    /// The user's words for a guest that we start; empty for one that is attached.
     let command: [String]
+    /// The monitor of a QEMU that somebody else has started.
+    let attachedMonitor: String?
     let runtime: String
 
-    var monitorPath: String { runtime + "/guest.qmp" }
+    var isAttached: Bool { attachedMonitor != nil }
+    var monitorPath: String { attachedMonitor ?? runtime + "/guest.qmp" }
     var keeperPath: String { runtime + "/keeper.sock" }
     var keeperLogPath: String { runtime + "/keeper.log" }
     var diskServerPath: String { runtime + "/disks.sock" }
@@ -21,17 +24,23 @@ struct GuestRequest: Sendable {
         guard let own = options.branch as? GuestOptionsQemu else {
             throw ColdframeError(.invalidArgument, "Options of guest driver '\(options.driver)' are not of QEMU")
         }
-        guard own.attach == nil else {
-            throw ColdframeError(
-                .unsupported, "Attaching to a QEMU that runs already is not supported yet: give its 'command'")
-        }
-        guard let command = own.command else {
+        switch (own.command, own.attach) {
+        case (let command?, nil):
+            self.command = command
+            attachedMonitor = nil
+        case (nil, let path?):
+            command = []
+            attachedMonitor = path
+        case (nil, nil):
             throw ColdframeError(.invalidArgument, "Parameter 'command' is missing")
+        default:
+            throw ColdframeError(
+                .invalidArgument, "Parameters 'command' and 'attach' exclude each other: a guest is started or attached"
+            )
         }
         id = options.id ?? "guest0"
         disks = own.disks ?? []
         log = own.log
-        self.command = command
         self.runtime = runtime
         for path in [monitorPath, keeperPath, diskServerPath] {
             do {
@@ -46,7 +55,7 @@ struct GuestRequest: Sendable {
     var identity: String {
         JSONWriter.string([
             "id": .string(id), "command": .array(command.map { .string($0) }),
-            "disks": .array(disks.map { .string($0) }),
+            "attach": .string(attachedMonitor ?? ""), "disks": .array(disks.map { .string($0) }),
         ])
     }
 }

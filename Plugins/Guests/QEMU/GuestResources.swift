@@ -5,6 +5,8 @@ import ColdframeKit
 final class GuestResources {
     let diskNodeNames: [String]
     let disks: [QEMUCommandLine.Disk]
+    /// By node: where an attached guest finds it.
+    let exportURIs: [String: [String]]
     private var server: (any DiskServer)?
     private var claims: [any NodeClaim] = []
     private let services: any AgentServices
@@ -15,10 +17,15 @@ final class GuestResources {
         self.services = services
         diskNodeNames = request.disks
         let nodes = try diskNodeNames.map { try services.node(named: $0) }
+        exportURIs = Dictionary(
+            nodes.map { ($0.name, services.exportURIs(of: $0)) }, uniquingKeysWith: { first, _ in first })
         disks = nodes.map { .init(nodeName: $0.name, isReadOnly: $0.isReadOnly) }
         do {
             for node in nodes {
-                claims.append(try services.claim(node, holder: "guest '\(request.id)'", isWriter: !node.isReadOnly))
+                // The disks of an attached guest are exports, which say themselves that they write.
+                claims.append(
+                    try services.claim(
+                        node, holder: "guest '\(request.id)'", isWriter: !node.isReadOnly && !request.isAttached))
             }
             let server = try await services.startDiskServer(socketPath: request.diskServerPath)
             self.server = server
@@ -26,7 +33,7 @@ final class GuestResources {
             hasBarrierNode = true
             try await server.add(
                 barrierNode, exportName: barrierNode.name, isWritable: true, ownWorkers: true)
-            for node in nodes {
+            for node in request.isAttached ? [] : nodes {
                 try await server.add(node, exportName: node.name, isWritable: !node.isReadOnly, ownWorkers: false)
             }
         } catch {

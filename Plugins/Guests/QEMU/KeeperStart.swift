@@ -11,15 +11,22 @@ extension KeeperLink {
     ) async throws(ColdframeError) -> KeeperLink {
         try await BlockingPool.shared.run { () throws(ColdframeError) in
             let program = try keeperPath()
+            // A scope of its own under systemd, so that the guest is no part of the agent's service.
+            let scope = SystemdScope.prefix(description: "Guest of a Coldframe agent")
             do {
                 let input = try Descriptor.open("/dev/null", .readWrite)
                 let log = try Descriptor.open(errorLogPath, [.writeOnly, .create, .truncate])
-                let pid = try ProcessControl.spawn(
-                    SpawnRequest(
-                        path: program, arguments: [socketPath],
-                        descriptors: [(input.raw, 0), (input.raw, 1), (log.raw, 2)], workingDirectory: "/"))
-                // The keeper itself is a grandchild; this returns as soon as it listens.
-                guard try ProcessControl.wait(pid) == .exited(0) else {
+                func run(_ words: [String]) throws -> Bool {
+                    let pid = try ProcessControl.spawn(
+                        SpawnRequest(
+                            path: words[0], arguments: Array(words.dropFirst()),
+                            descriptors: [(input.raw, 0), (input.raw, 1), (log.raw, 2)], workingDirectory: "/"))
+                    // The keeper itself is a grandchild; this returns as soon as it listens.
+                    return try ProcessControl.wait(pid) == .exited(0)
+                }
+                // Without a scope it stays in the service, which the unit's KillMode leaves alone too.
+                let isInScope = scope.isEmpty ? false : (try? run(scope + [program, socketPath])) ?? false
+                guard try isInScope || run([program, socketPath]) else {
                     let words = (try? Files.readAll(errorLogPath, limit: 4096)) ?? []
                     throw ColdframeError(
                         .peer, "The guest's keeper did not start: \(String(decoding: words, as: UTF8.self))")

@@ -40,9 +40,7 @@ struct QEMUCommandLine: Sendable {
         }
         words += [
             "-blockdev",
-            Self.node(
-                Self.barrierNodeName, socket: diskServerPath, reconnectSeconds: Self.barrierReconnectSeconds,
-                isReadOnly: false),
+            JSONWriter.string(.object(Self.barrier(socket: diskServerPath))),
         ]
         self.words = words
     }
@@ -75,14 +73,26 @@ struct QEMUCommandLine: Sendable {
         ("-loadvm", "a state is loaded into a guest that runs, with snapshot-load"),
     ]
 
+    /// The barrier as `-blockdev` and `blockdev-add` take it.
+    static func barrier(socket: String) -> JSONObject {
+        nodeOptions(barrierNodeName, socket: socket, reconnectSeconds: barrierReconnectSeconds, isReadOnly: false)
+    }
+
     private static func node(
         _ name: String, socket: String, reconnectSeconds: Int, isReadOnly: Bool
     ) -> String {
-        JSONWriter.string([
+        JSONWriter.string(
+            .object(nodeOptions(name, socket: socket, reconnectSeconds: reconnectSeconds, isReadOnly: isReadOnly)))
+    }
+
+    private static func nodeOptions(
+        _ name: String, socket: String, reconnectSeconds: Int, isReadOnly: Bool
+    ) -> JSONObject {
+        [
             "driver": "nbd", "node-name": .string(name), "server": ["type": "unix", "path": .string(socket)],
             "export": .string(name), "reconnect-delay": .integer(Int64(reconnectSeconds)),
             "read-only": .bool(isReadOnly), "discard": "unmap",
-        ])
+        ]
     }
 
     /// A comma inside a value of QEMU's option syntax is written twice.

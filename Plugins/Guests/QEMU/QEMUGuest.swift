@@ -14,6 +14,8 @@ final class QEMUGuest: Guest, StoppedStateSaving {
     nonisolated let barrier: BarrierDriver
     let wasTakenOver: Bool
     private let request: GuestRequest
+    /// QEMU's command line: the user's words, or what the host shows of a guest that was attached.
+    private let command: [String]
     private let resources: GuestResources
     private let services: any AgentServices
     private let processID: Int32
@@ -29,10 +31,12 @@ final class QEMUGuest: Guest, StoppedStateSaving {
     private var isHeld = false
 
     init(
-        _ request: GuestRequest, processID: Int32, wasTakenOver: Bool, monitor: QEMUMonitor, keeper: KeeperLink,
+        _ request: GuestRequest, command: [String], processID: Int32, wasTakenOver: Bool, monitor: QEMUMonitor,
+        keeper: KeeperLink,
         barrier: BarrierDriver, resources: GuestResources, services: any AgentServices
     ) {
         self.request = request
+        self.command = command
         self.processID = processID
         self.wasTakenOver = wasTakenOver
         id = request.id
@@ -48,18 +52,17 @@ final class QEMUGuest: Guest, StoppedStateSaving {
 
     // MARK: What it says of itself
 
+    /// Whoever looks is not kept waiting by a QEMU that hangs.
+    private static let lookTimeoutMilliseconds = 3_000
+
     func information() async -> GuestInfo {
-        let status: String
-        switch try? await runState() {
-        case .running: status = "running"
-        case .stopped(let name): status = name
-        case .gone, nil: status = "gone"
-        }
-        let machine = try? await machineIdentity()
+        let answer = try? await monitor.execute("query-status", timeoutMilliseconds: Self.lookTimeoutMilliseconds)
+        let status = exit != nil ? "gone" : answer?["status"]?.stringValue ?? "unresponsive"
+        let machine = answer == nil ? nil : try? await machineIdentity()
         return GuestInfo(
             id: id, driver: "qemu", pid: exit == nil ? Int64(processID) : nil, status: status,
             machine: machine?.machineType, version: machine?.vmmVersion, qmpSocket: request.monitorPath,
-            disks: diskNodeNames, memoryLost: isMemoryLost ? true : nil,
+            disks: diskNodeNames, attached: request.isAttached ? true : nil, memoryLost: isMemoryLost ? true : nil,
             exitReason: exit?.description)
     }
 
@@ -78,7 +81,7 @@ final class QEMUGuest: Guest, StoppedStateSaving {
         return MachineIdentity(
             machineType: type.hasSuffix(suffix) ? String(type.dropLast(suffix.count)) : type,
             vmmVersion: ["major", "minor", "micro"].map { "\(version?[$0]?.intValue ?? 0)" }.joined(separator: "."),
-            commandLine: request.command,
+            commandLine: command,
             memoryByteCount: (memory["base-memory"]?.uint64Value ?? 0) + (memory["plugged-memory"]?.uint64Value ?? 0))
     }
 
@@ -101,7 +104,7 @@ final class QEMUGuest: Guest, StoppedStateSaving {
 
     func blockers(for way: CaptureWay) async throws -> [String] {
         guard capture == nil else { return ["A capture of this guest is under way."] }
-        return try await Preflight(monitor: monitor, command: request.command, disks: Set(diskNodeNames)).blockers(
+        return try await Preflight(monitor: monitor, command: command, disks: Set(diskNodeNames)).blockers(
             for: way)
     }
 
@@ -199,7 +202,8 @@ final class QEMUGuest: Guest, StoppedStateSaving {
     /// Commands that would put an end to a capture, or to a guest in the middle of one.
     private static let disturbing: Set<String> = [
         "stop", "cont", "migrate", "migrate_cancel", "migrate-set-capabilities", "migrate-set-parameters",
-        "migrate-pause", "migrate-start-postcopy", "snapshot-save", "snapshot-load", "snapshot-delete", "system_reset",
+        "migrate-pause", "migrate-continue", "migrate-incoming", "migrate-recover", "migrate-start-postcopy", "yank",
+        "snapshot-save", "snapshot-load", "snapshot-delete", "system_reset",
         "blockdev-del", "device_add", "device_del", "object-add", "object-del", "closefd", "human-monitor-command",
     ]
 
@@ -270,6 +274,7 @@ final class QEMUGuest: Guest, StoppedStateSaving {
     }
 
     func remove(force: Bool) async throws {
+        if request.isAttached { return await detach() }
         isRemoving = true
         if exit == nil, !force { _ = try? await monitor.execute("quit", timeoutMilliseconds: 10_000) }
         if force { await signal(Signals.terminate) }
@@ -282,6 +287,17 @@ final class QEMUGuest: Guest, StoppedStateSaving {
         }
         await resources.release()
         keeper.close()
+    }
+
+    /// Nothing of the agent's is left in it. One that has just ended has nothing to give back.
+    private func detach() async {
+        isRemoving = true
+        if exit == nil {
+            _ = try? await monitor.execute(
+                "blockdev-del", ["node-name": .string(QEMUCommandLine.barrierNodeName)], timeoutMilliseconds: 10_000)
+            await keeper.disown()
+        }
+        await leave()
     }
 
     func leave() async {

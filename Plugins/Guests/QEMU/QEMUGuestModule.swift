@@ -29,7 +29,12 @@ struct QEMUGuestFactory: GuestFactory {
     func add(_ options: GuestOptions, services: any AgentServices) async throws -> any Guest {
         let request = try GuestRequest(options, runtime: services.runtimeDirectory(for: "qemu"))
         let guest = try await obtain(request, services) { exit, barrier, resources in
-            try await start(request, exit, barrier, resources, services)
+            guard !request.isAttached else {
+                throw ColdframeError(
+                    .notFound,
+                    "Nobody listens at '\(request.monitorPath)': start QEMU with -qmp unix:PATH,server=on,wait=off")
+            }
+            return try await start(request, exit, barrier, resources, services)
         }
         guard let guest else { throw ColdframeError(.peer, "Guest '\(request.id)' was not started") }
         return guest
@@ -68,7 +73,7 @@ struct QEMUGuestFactory: GuestFactory {
                 throw error
             }
         } catch {
-            survivor?.keeper.close()
+            await survivor?.giveUp(request)
             throw error
         }
     }
@@ -78,21 +83,30 @@ struct QEMUGuestFactory: GuestFactory {
         _ survivor: SurvivingGuest, _ request: GuestRequest, _ exit: ExitBox, _ barrier: BarrierDriver,
         _ resources: GuestResources, _ services: any AgentServices
     ) async throws -> QEMUGuest {
-        let monitor = try await GuestTakeover.thawing(
+        let (monitor, command) = try await GuestTakeover.thawing(
             processID: survivor.processID, keeper: survivor.keeper, logger: services.logger
         ) {
             let monitor = try await connect(request.monitorPath, exit)
             do {
+                var command = request.command
+                if request.isAttached {
+                    let attachment = try Attachment(
+                        monitor: monitor, resources: resources, processID: survivor.processID, logger: services.logger)
+                    try await attachment.check()
+                    try await attachment.addBarrier(serverPath: request.diskServerPath)
+                    command = attachment.command
+                }
                 try await GuestTakeover(monitor: monitor, keeper: survivor.keeper).settle()
+                return (monitor, command)
             } catch {
                 monitor.close()
                 throw error
             }
-            return monitor
         }
         services.logger.notice("guest '\(request.id)', which runs as process \(survivor.processID), was taken over")
         return QEMUGuest(
-            request, processID: survivor.processID, wasTakenOver: true, monitor: monitor, keeper: survivor.keeper,
+            request, command: command, processID: survivor.processID, wasTakenOver: true, monitor: monitor,
+            keeper: survivor.keeper,
             barrier: barrier, resources: resources, services: services)
     }
 
@@ -119,7 +133,8 @@ struct QEMUGuestFactory: GuestFactory {
                     identity: request.identity))
             let monitor = try await connect(request.monitorPath, exit)
             return QEMUGuest(
-                request, processID: processID, wasTakenOver: false, monitor: monitor, keeper: keeper,
+                request, command: request.command, processID: processID, wasTakenOver: false, monitor: monitor,
+                keeper: keeper,
                 barrier: barrier, resources: resources, services: services)
         } catch {
             // A QEMU that cannot be reached is of no use to anybody.

@@ -72,14 +72,19 @@ final class QEMUMonitor {
         closeAction = nil
     }
 
+    /// A question is answered in that time, or QEMU hangs. What does something has no limit of its own: `stop` waits for
+    /// the disks.
+    private static let answerTimeoutMilliseconds = 60_000
+
     /// Runs a command; QEMU's error becomes ours, with the command's name.
     @discardableResult
     func execute(
         _ command: String, _ arguments: JSONObject? = nil, descriptors: [Int32] = [], timeoutMilliseconds: Int? = nil
     ) async throws(ColdframeError) -> JSONValue {
+        let limit = timeoutMilliseconds ?? (command.hasPrefix("query-") ? Self.answerTimeoutMilliseconds : nil)
         do {
             return try await client.execute(
-                command, arguments, descriptors: descriptors, timeoutMilliseconds: timeoutMilliseconds)
+                command, arguments, descriptors: descriptors, timeoutMilliseconds: limit)
         } catch {
             throw ColdframeError(.peer, "QEMU: \(command): \(error)")
         }

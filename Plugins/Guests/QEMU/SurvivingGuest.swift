@@ -2,11 +2,13 @@ import ColdframeKit
 import KeeperWire
 import LinuxSystem
 
-/// A guest that an earlier agent has left running, with its keeper.
+/// A guest that runs already, with its keeper: an earlier agent's, or one that is to be attached.
 @AgentActor
 struct SurvivingGuest {
     let keeper: KeeperLink
     let processID: Int32
+    /// The keeper was started for this.
+    let hasNewKeeper: Bool
 
     /// Whether there is one. Nothing is touched.
     static func exists(_ request: GuestRequest) async throws -> Bool {
@@ -30,10 +32,10 @@ struct SurvivingGuest {
                     "A guest of an earlier agent still runs as process \(status.processID), with another id, command or "
                         + "disks: end it ('kill \(status.processID)'), then start the guest again")
             }
-            return SurvivingGuest(keeper: link, processID: status.processID)
+            return SurvivingGuest(keeper: link, processID: status.processID, hasNewKeeper: false)
         }
         guard let processID = await process(listeningAt: request.monitorPath) else { return nil }
-        // Its keeper was killed: a new one looks after it from here on.
+        // It never had a keeper, or that was killed: a new one looks after it from here on.
         let keeper = try await KeeperLink.start(
             socketPath: request.keeperPath, errorLogPath: request.keeperLogPath, onExit: onExit)
         do {
@@ -42,7 +44,13 @@ struct SurvivingGuest {
             keeper.close()
             throw error
         }
-        return SurvivingGuest(keeper: keeper, processID: processID)
+        return SurvivingGuest(keeper: keeper, processID: processID, hasNewKeeper: true)
+    }
+
+    /// It could not be taken over. One that somebody else has started goes on as if nothing had been asked of it.
+    func giveUp(_ request: GuestRequest) async {
+        if request.isAttached, hasNewKeeper { await keeper.disown() }
+        keeper.close()
     }
 
     /// The process that listens at a socket; nil if none does.

@@ -122,7 +122,16 @@ final class ExportRegistry {
             BlockExportInfo(
                 id: entry.options.id, type: entry.options.type,
                 nodeName: entry.use.node?.name ?? entry.options.nodeName,
-                shuttingDown: entry.isShuttingDown)
+                shuttingDown: entry.isShuttingDown, uri: entry.export?.uri)
+        }
+    }
+
+    /// Where clients find a node with the right to write, if it has it.
+    func uris(of node: BlockNode) -> [String] {
+        exports.filter {
+            $0.use.node?.body === node.body && ($0.options.writable ?? false || node.isReadOnly)
+        }.compactMap {
+            $0.export?.uri
         }
     }
 }

@@ -89,6 +89,8 @@ final class CoreServices: AgentServices {
         try await agent.exports.remove(id: id, mode: .hard)
     }
 
+    func exportURIs(of node: BlockNode) -> [String] { agent.exports.uris(of: node) }
+
     func startDiskServer(socketPath: String) async throws -> any DiskServer {
         guard let factory = agent.diskServerFactory else {
             throw ColdframeError(.unsupported, "This agent was built without a module that serves disks to guests")

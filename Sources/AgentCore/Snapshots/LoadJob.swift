@@ -165,6 +165,10 @@ final class LoadJob: JobDriver {
             defer { transaction.letGo() }
             try await transaction.cut(concurrently: true)
             do {
+                // Its gates are closed: whatever it did if somebody made it run meanwhile has not come to a disk.
+                if try await guest.runState() == .running {
+                    throw ColdframeError(.busy, "Guest '\(guest.id)' was made to run while its disks were wound back")
+                }
                 // From here on the next agent asks the guest whether its memory is the old or the loaded one.
                 try await context.record(.cut, intent)
             } catch {

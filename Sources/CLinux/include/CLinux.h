@@ -47,6 +47,8 @@ int cf_eventfd(void);
 int cf_peer_credentials(int fd, pid_t *pid, uid_t *uid, gid_t *gid);
 /// sendmsg(2) with SCM_RIGHTS and MSG_NOSIGNAL.
 ssize_t cf_send_descriptors(int fd, const void *_Nullable bytes, size_t count, const int *_Nullable descriptors, size_t n);
+/// One datagram to the unix socket at `path`; a first `@` stands for the abstract namespace.
+ssize_t cf_send_datagram(const char *path, const void *bytes, size_t count);
 /// recvmsg(2) with MSG_CMSG_CLOEXEC. At most `max` (up to 253) descriptors; if more came, all are closed and errno is EMSGSIZE.
 ssize_t cf_receive_descriptors(int fd, void *bytes, size_t count, int *_Nullable descriptors, size_t max, size_t *n);
 

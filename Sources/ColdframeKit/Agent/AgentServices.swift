@@ -29,6 +29,8 @@ public protocol AgentServices: AnyObject, Sendable {
     func addBlockdev(_ options: BlockdevOptions) async throws
     func addExport(_ options: BlockExportOptions) async throws
     func removeExport(id: String) async throws
+    /// Where clients find a node, as QEMU writes it: its exports that are writable, or all of a read-only node.
+    func exportURIs(of node: BlockNode) -> [String]
 
     /// The catalogue as it is now: whole sets only, none that is being made or deleted.
     func snapshotSets() -> [SnapshotSet]

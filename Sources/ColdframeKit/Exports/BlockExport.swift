@@ -5,8 +5,14 @@ import QAPI
 public protocol BlockExport: AnyObject, Sendable {
     /// Somebody is connected: `mode: safe` deletion refuses.
     var hasClients: Bool { get }
+    /// Where clients find it, as QEMU writes it; nil if it has no such name.
+    var uri: String? { get }
     /// Stops serving: no request of the export is in flight when it returns. Idempotent.
     func stop() async
+}
+
+extension BlockExport {
+    public var uri: String? { nil }
 }
 
 /// What a module contributes for one value of `BlockExportType`.

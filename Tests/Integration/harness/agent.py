@@ -20,9 +20,10 @@ BINARIES = pathlib.Path(os.environ.get("COLDFRAME_BIN_DIR", BUILD / "debug"))
 class Agent:
     """One coldframed. With a name it keeps state below `directory`; `options` are those of the command line."""
 
-    def __init__(self, directory, name="web1", options=(), environment=None):
+    def __init__(self, directory, name="web1", options=(), environment=None, prefix=()):
         self.directory = pathlib.Path(directory)
         self.name = name
+        self.prefix = list(prefix)
         self.options = [str(option) for option in options]
         self.runtime = self.directory / "run"
         self.state = self.directory / "state"
@@ -57,7 +58,7 @@ class Agent:
         self.runtime.mkdir(exist_ok=True)
         self.state.mkdir(exist_ok=True)
         with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen(self.arguments, env=self.environment, stdin=subprocess.DEVNULL,
+            self.process = subprocess.Popen([*self.prefix, *self.arguments], env=self.environment, stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=log)
 
     def start(self):
@@ -212,6 +213,7 @@ class GuestAgent(Agent):
         super().__init__(directory, **options)
         self.fixture = linux_fixture(memory_mebibytes, processors, qemu)
         self.loads, self.qemu = loads, qemu
+        self.extra = []  # Further words of QEMU's command line.
         self.memory_mebibytes, self.processors = memory_mebibytes, processors
         self.images = [self.directory / f"{disk}.qcow2" for disk in DISKS]
         self.console = None
@@ -223,7 +225,8 @@ class GuestAgent(Agent):
         try:
             for disk, image in zip(DISKS, self.images):
                 self.add_disk(disk, image)
-            command = [*linux_command(self.directory, self.memory_mebibytes, self.processors, qemu=self.qemu), "-S"]
+            command = [*linux_command(self.directory, self.memory_mebibytes, self.processors, qemu=self.qemu), "-S",
+                       *self.extra]
             self.execute("guest-add", driver="qemu", id="vm", command=command, disks=DISKS)
             self.console = LinuxConsole(self.directory / "console.sock")
             if self.loads:

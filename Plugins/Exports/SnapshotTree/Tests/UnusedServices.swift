@@ -16,6 +16,7 @@ extension FakeServices {
     func addBlockdev(_ options: BlockdevOptions) async throws { throw unused }
     func addExport(_ options: BlockExportOptions) async throws { throw unused }
     func removeExport(id: String) async throws { throw unused }
+    func exportURIs(of node: BlockNode) -> [String] { [] }
     func startDiskServer(socketPath: String) async throws -> any DiskServer { throw unused }
     func postEvent(_ name: String, data: JSONObject?) {}
     func forwardGuestEvent(_ event: JSONObject) {}

@@ -93,11 +93,20 @@ import Testing
         }
     }
 
-    @Test func attachingIsRefusedInWords() async throws {
-        let host = GuestHost(folder: "/nowhere", nodes: [])
-        let options = GuestOptions(driver: "qemu", branch: GuestOptionsQemu(attach: "/run/other.qmp"))
+    @Test func aMonitorAtWhichNobodyListensIsNamed() async throws {
+        let folder = try Files.temporaryDirectory(prefix: "cf-attach")
+        defer { try? Files.removeTree(folder) }
+        let host = GuestHost(folder: folder, nodes: [])
+        let options = GuestOptions(driver: "qemu", branch: GuestOptionsQemu(attach: folder + "/other.qmp"))
+        do {
+            _ = try await QEMUGuestModule.module.guests[0].add(options, services: host)
+            Issue.record("It was attached")
+        } catch {
+            #expect("\(error)".contains("Nobody listens at '\(folder)/other.qmp'"))
+        }
+        let both = GuestOptions(driver: "qemu", branch: GuestOptionsQemu(command: ["x"], attach: "/y"))
         await #expect(throws: ColdframeError.self) {
-            try await QEMUGuestModule.module.guests[0].add(options, services: host)
+            try await QEMUGuestModule.module.guests[0].add(both, services: host)
         }
     }
 

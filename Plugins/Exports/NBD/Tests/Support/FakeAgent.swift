@@ -67,6 +67,8 @@ final class FakeAgent: AgentServices, CommandRegistry {
         }
     }
 
+    func exportURIs(of node: BlockNode) -> [String] { [] }
+
     func removeExport(id: String) async throws {
         await exports[id]?.stop()
         exports[id] = nil

@@ -63,6 +63,7 @@ final class GuestHost: AgentServices {
     func addBlockdev(_ options: BlockdevOptions) throws { throw Self.unasked }
     func addExport(_ options: BlockExportOptions) throws { throw Self.unasked }
     func removeExport(id: String) throws { throw Self.unasked }
+    func exportURIs(of node: BlockNode) -> [String] { [] }
     func snapshotSets() -> [SnapshotSet] { [] }
     func observeCatalogue(
         _ observer: @escaping @Sendable @AgentActor ([SnapshotSet]) -> Void
