@@ -8,6 +8,7 @@ struct ColdframeCommand: AsyncParsableCommand {
         abstract: "Save, browse and load snapshots of virtual machines through coldframed.",
         version: "coldframe 0.1.0",
         subcommands: [
-            Status.self, Snapshot.self, Browse.self, Jobs.self, Job.self, Image.self, Attach.self, Detach.self, QMP.self,
+            Status.self, Snapshot.self, Browse.self, Jobs.self, Job.self, Image.self, Attach.self, Detach.self,
+            QMP.self,
         ])
 }
