@@ -70,6 +70,9 @@ public final class Agent {
             gate: ImageReferenceGate(allowedFolders: configuration.allowedBackingFolders),
             openImages: try directories.map { try OpenImages(stateDirectory: $0.state, logger: configuration.logger) },
             post: post)
+        if let recorder {
+            graph.exportsWillMove = { ids, nodeName in await recorder.exportsMove(ids, toNode: nodeName) }
+        }
         exports = ExportRegistry(factories: modules.flatMap(\.blockExports), graph: graph, post: post)
         snapshotExports = SnapshotExportRegistry(factory: modules.flatMap(\.snapshotExports).first)
         guests = GuestRegistry(factories: modules.flatMap(\.guests)) { [lane] in lane.jobID }

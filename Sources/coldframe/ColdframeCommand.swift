@@ -2,7 +2,7 @@ import ArgumentParser
 
 /// The command line of people: finds a running agent by name and speaks QMP with it; works on images that none has open.
 @main
-struct ColdframeCommand: AsyncParsableCommand {
+struct ColdframeCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "coldframe",
         abstract: "Save, browse and load snapshots of virtual machines through coldframed.",

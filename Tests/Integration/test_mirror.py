@@ -6,6 +6,7 @@ import time
 import pytest
 
 from harness import images
+from harness.agent import Agent
 from harness.blockjobs import MEBIBYTE, add, block_job, source_and_target, without_drains, without_progress, write
 from harness.reference import answer, both, story, wait_gone, wait_status
 
@@ -179,3 +180,21 @@ def test_a_writer_loses_nothing_over_a_pivot(agent, directory, mode, chance):
         for block in range(0, 128, 8):
             offset = (block * 4 + number) * 65536 + 512
             assert images.has_pattern(directory / "src.raw", (rounds + block) % 255 + 1, offset, 40000), (seed, offset)
+
+
+def test_a_restarted_agent_finds_the_export_where_the_writes_went(agent, directory):
+    url = f"nbd+unix:///src?socket={directory}/nbd.sock"
+    agent.execute("nbd-server-start", addr={"type": "unix", "data": {"path": str(directory / "nbd.sock")}})
+    source_and_target(agent, directory, size="4M")
+    mark = agent.mark()
+    agent.execute("blockdev-mirror", job_id="j", device="src", target="dst", sync="full")
+    agent.wait_event("BLOCK_JOB_READY", mark)
+    agent.execute("job-complete", id="j")
+    wait_gone(agent, "j")
+    images.run("qemu-io", "-f", "raw", "-c", "write -q -P 0x77 0 64k", url)
+    agent.process.kill()
+    agent.process.wait()
+    agent.stop()
+    with Agent(directory) as again:
+        assert [export["node-name"] for export in again.execute("query-block-exports")] == ["dst"]
+        images.run("qemu-io", "-f", "raw", "-r", "-c", "read -q -P 0x77 0 64k", url)

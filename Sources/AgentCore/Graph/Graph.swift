@@ -27,6 +27,10 @@ public final class Graph {
         self.openImages = openImages
     }
 
+    /// Called before exports are put on another node, while both nodes are still and equal: an agent that is started
+    /// again must find the exports where the writes of their clients went. nil for an agent that keeps no state.
+    var exportsWillMove: (@AgentActor (_ exportIDs: Set<String>, _ nodeName: String) async -> Void)?
+
     // MARK: Looking up
 
     func find(nodeName: String) -> GraphNode? {

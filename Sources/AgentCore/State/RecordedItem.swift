@@ -36,6 +36,13 @@ struct RecordedItem: Sendable, Equatable {
         self.isConfigured = isConfigured
     }
 
+    /// The same export of another node.
+    func showing(nodeName: String) -> RecordedItem {
+        var arguments = arguments
+        arguments[command == "nbd-server-add" ? "device" : "node-name"] = .string(nodeName)
+        return RecordedItem(command: command, arguments: arguments, isConfigured: isConfigured) ?? self
+    }
+
     private static let pathMembers: Set = ["filename", "path", "mountpoint", "log", "attach"]
 
     /// With all paths absolute: the next agent may stand in another folder.

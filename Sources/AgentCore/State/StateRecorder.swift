@@ -68,6 +68,20 @@ final class StateRecorder {
         }
     }
 
+    /// Exports show another node from now on. On stable storage before their clients write there.
+    func exportsMove(_ exportIDs: Set<String>, toNode nodeName: String) async {
+        for item in record.items where item.kind == .export && exportIDs.contains(item.name) {
+            if item.isConfigured {
+                logger.warning(
+                    "export '\(item.name)' shows node '\(nodeName)' from now on; the configuration names another, which a start without a living guest follows"
+                )
+            }
+            // Behind the node, which may have been made after it.
+            record.add(item.showing(nodeName: nodeName))
+        }
+        if isWritten { await write() }
+    }
+
     func guestEnded() async { await note("guest-del", [:]) }
 
     private func note(_ command: String, _ arguments: JSONObject) async {

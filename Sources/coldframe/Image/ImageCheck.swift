@@ -5,7 +5,7 @@ import QMPWire
 import Synchronization
 
 /// `coldframe image check FILE`
-struct ImageCheck: AsyncParsableCommand {
+struct ImageCheck: ImageVerb {
     static let configuration = CommandConfiguration(
         commandName: "check",
         abstract: "Prove an image's bookkeeping, and mend it.",
@@ -26,7 +26,7 @@ struct ImageCheck: AsyncParsableCommand {
     @Argument(help: "The image.") var file: String
 
     @AgentActor
-    func run() async throws {
+    func work() async throws {
         let images = try ImageOpening(opening, paths: [file])
         let format = try self.format ?? ImageOpening.probe(file)
         let checker: any ImageChecking

@@ -1,7 +1,7 @@
 import ArgumentParser
 
 /// `coldframe image VERB`: work on images that no agent has open.
-struct Image: AsyncParsableCommand {
+struct Image: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Check, describe, make, convert and compare disk images.",
         discussion: """

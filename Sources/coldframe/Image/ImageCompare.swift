@@ -4,7 +4,7 @@ import ImageTools
 import QMPWire
 
 /// `coldframe image compare FIRST SECOND`
-struct ImageCompare: AsyncParsableCommand {
+struct ImageCompare: ImageVerb {
     static let configuration = CommandConfiguration(
         commandName: "compare",
         abstract: "Compare the content of two disks.",
@@ -21,7 +21,7 @@ struct ImageCompare: AsyncParsableCommand {
     @Argument(help: "The second image.") var second: String
 
     @AgentActor
-    func run() async throws {
+    func work() async throws {
         let outcome: ImageComparison.Outcome
         do {
             let images = try ImageOpening(opening, paths: [first])

@@ -4,7 +4,7 @@ import ImageTools
 import QMPWire
 
 /// `coldframe image convert SOURCE TARGET`
-struct ImageConvert: AsyncParsableCommand {
+struct ImageConvert: ImageVerb {
     static let configuration = CommandConfiguration(
         commandName: "convert", abstract: "Copy a disk into a new image of any format.")
 
@@ -25,7 +25,7 @@ struct ImageConvert: AsyncParsableCommand {
     }
 
     @AgentActor
-    func run() async throws {
+    func work() async throws {
         // Each image in a graph of its own: where the target lies says nothing of where the source's names may lead.
         let images = try ImageOpening(opening, paths: [source])
         let targets = try ImageOpening(opening, paths: [target])

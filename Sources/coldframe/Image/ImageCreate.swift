@@ -4,7 +4,7 @@ import ColdframeKit
 import QMPWire
 
 /// `coldframe image create FILE SIZE`
-struct ImageCreate: AsyncParsableCommand {
+struct ImageCreate: ImageVerb {
     static let configuration = CommandConfiguration(
         commandName: "create",
         abstract: "Make a new image.",
@@ -24,7 +24,7 @@ struct ImageCreate: AsyncParsableCommand {
     @Argument(help: "Size of the disk, for example 20G; by default that of the backing image.") var size: ByteCount?
 
     @AgentActor
-    func run() async throws {
+    func work() async throws {
         let images = try ImageOpening(opening, paths: [file])
         var options = try ImageCreation.options(self.options)
         if let backing { options["backing-file"] = .string(backing) }

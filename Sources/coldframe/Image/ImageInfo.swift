@@ -3,7 +3,7 @@ import ColdframeKit
 import QMPWire
 
 /// `coldframe image info FILE`
-struct ImageInfo: AsyncParsableCommand {
+struct ImageInfo: ImageVerb {
     static let configuration = CommandConfiguration(
         commandName: "info", abstract: "Describe an image: size, format, snapshots, bitmaps.")
 
@@ -16,7 +16,7 @@ struct ImageInfo: AsyncParsableCommand {
     @Argument(help: "The image.") var file: String
 
     @AgentActor
-    func run() async throws {
+    func work() async throws {
         let images = try ImageOpening(opening, paths: [file])
         let node = try await images.open(file, format: format, hasBacking: wholeChain)
         var image: JSONValue? = try await images.workshop.information(of: node)

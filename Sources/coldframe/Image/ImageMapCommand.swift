@@ -4,7 +4,7 @@ import ImageTools
 import QMPWire
 
 /// `coldframe image map FILE`
-struct ImageMapCommand: AsyncParsableCommand {
+struct ImageMapCommand: ImageVerb {
     static let configuration = CommandConfiguration(
         commandName: "map", abstract: "Show where each part of a disk comes from, in the image or those below it.")
 
@@ -17,7 +17,7 @@ struct ImageMapCommand: AsyncParsableCommand {
     @Argument(help: "The image.") var file: String
 
     @AgentActor
-    func run() async throws {
+    func work() async throws {
         let images = try ImageOpening(opening, paths: [file])
         let layers = try await images.layers(file, format: format)
         let size = layers.first?.byteCount ?? 0

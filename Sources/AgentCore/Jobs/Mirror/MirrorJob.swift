@@ -121,6 +121,7 @@ final class MirrorJob: JobDriver {
             throw ColdframeError(.notFound, "Node name '\(name)' not found")
         }
         try refuseGuests()
+        try refuseParents()
         pivots = true
         copy.requestEnd()
     }
@@ -134,6 +135,18 @@ final class MirrorJob: JobDriver {
                 .busy,
                 "Node '\(request.source.name)' is a disk of \(words), which knows it by that name: end the mirror with "
                     + "block-job-cancel, which leaves a whole copy, and add the guest with the copy the next time")
+        }
+    }
+
+    /// A node that is made again after a restart would be made on the source again.
+    private func refuseParents() throws {
+        guard graph.exportsWillMove != nil else { return }
+        let parents = replaced()?.uses.compactMap(\.parent) ?? []
+        for parent in parents where parent !== filter && !request.target.reaches(parent) {
+            throw ColdframeError(
+                .busy,
+                "Node '\(parent.name)' stands on '\(request.source.name)' and would stand there again when the agent is "
+                    + "restarted: end the mirror with block-job-cancel, which leaves a whole copy")
         }
     }
 
@@ -161,6 +174,7 @@ final class MirrorJob: JobDriver {
         uses = []
         var failure: (any Error)?
         if pivots {
+            await announceMove(to: target)
             do { try replace(with: target) } catch { failure = error }
         }
         await graph.removeFilter(filter)
@@ -170,8 +184,21 @@ final class MirrorJob: JobDriver {
         return failure
     }
 
+    /// What the target takes the place of; nil if it is gone.
+    private func replaced() -> GraphNode? {
+        guard let name = request.arguments.replaces else { return request.source }
+        return graph.find(nodeName: name)
+    }
+
+    private func announceMove(to target: GraphNode) async {
+        let exportIDs = (filter.uses + (replaced()?.uses ?? [])).compactMap { use in
+            if case .export(let id) = use.kind { id } else { nil }
+        }
+        if !exportIDs.isEmpty { await graph.exportsWillMove?(Set(exportIDs), target.name) }
+    }
+
     private func replace(with target: GraphNode) throws {
-        guard let replaced = request.arguments.replaces.map({ graph.find(nodeName: $0) }) ?? request.source else {
+        guard let replaced = replaced() else {
             throw ColdframeError(.notFound, "Node name '\(request.arguments.replaces ?? "")' not found")
         }
         // Not those that stand below the target itself, nor the filter, which goes.
