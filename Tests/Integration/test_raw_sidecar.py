@@ -214,3 +214,20 @@ def test_the_state_lies_in_the_sidecar_if_it_is_to(mixed):
     consistency.check_going_on(mixed.console)
     assert counter > 0
     assert mixed.execute("snapshot-check", tag="t")["ok"]
+
+
+def test_a_damaged_sidecar_is_mended_from_the_command_line(agent, disks, directory):
+    save(agent, "t", ("b",))
+    write_through(agent, directory, "b", 0x22)
+    agent.execute("blockdev-del", node_name="b")
+    sidecar = pathlib.Path(f"{disks}.sidecar")
+    assert agent.cli("image", "check", "-f", "raw-sidecar", sidecar).returncode == 0
+    data = bytearray(sidecar.read_bytes())
+    where = data.index(b"\x11" * 4096)
+    data[where] ^= 1
+    sidecar.write_bytes(data)
+    found = agent.cli("image", "check", "-f", "raw-sidecar", sidecar, check=False)
+    assert found.returncode == 2 and "does not match its checksum" in found.stdout + found.stderr
+    agent.cli("image", "check", "-f", "raw-sidecar", "-r", "all", sidecar)
+    add_raw(agent, "b", disks, create=False)
+    assert agent.node("b")["image"]["format-specific"]["data"]["suspect-snapshots"] == ["1"]
