@@ -5,13 +5,13 @@ import os
 import signal
 import sys
 
-from . import idle, pause, read
+from . import idle, pause, read, sidecar
 
 # A run that is told to end takes its guests with it.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 parser = argparse.ArgumentParser(prog="tools/bench")
-parser.add_argument("--only", choices=["pause", "read", "idle"])
+parser.add_argument("--only", choices=["pause", "read", "sidecar", "idle"])
 parser.add_argument("--sizes", default="256,1024,4096", help="MiB of touched RAM")
 parser.add_argument("--rounds", type=int, default=3)
 parser.add_argument("--qemu-only", action="store_true", help="only what needs no coldframed")
@@ -24,6 +24,8 @@ if options.only in (None, "pause"):
     missed += pause.run(sizes, options.rounds, options.qemu_only)
 if options.only in (None, "read"):
     missed += read.run(options.rounds, options.qemu_only)
+if options.only in (None, "sidecar") and not options.qemu_only:
+    missed += sidecar.run(options.rounds)
 if options.only in (None, "idle") and not options.qemu_only:
     missed += idle.run()
 for text in missed:

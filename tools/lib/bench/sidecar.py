@@ -1,0 +1,182 @@
+"""Raw disks with a sidecar: what they cost without a snapshot, at the first overwrite, at a create, and far back."""
+
+import contextlib
+import json
+import os
+import pathlib
+import random
+import statistics
+import subprocess
+import tempfile
+import time
+
+from harness import images
+from harness.agent import Agent
+
+MEBIBYTES = 512
+LEVELS = 100
+SPARSE = {"1 GiB": 1 << 30, "100 GiB": 100 << 30, "1 TiB": 1 << 40}
+FIRST_DEPTHS = (1, 16)
+
+
+def random_writes(uri, depth, megabytes=None, align=4096):
+    """fio's random 4 KiB writes through NBD; IOPS. With `megabytes` every place is written once."""
+    words = ["fio", "--name=w", "--ioengine=nbd", f"--uri={uri}", "--rw=randwrite", "--bs=4k", f"--blockalign={align}",
+             f"--iodepth={depth}", "--output-format=json", "--randrepeat=1"]
+    words += [f"--size={MEBIBYTES}M"]
+    words += [f"--io_size={megabytes}M"] if megabytes else ["--time_based", "--runtime=3"]
+    output = images.run(*words).stdout
+    # The engine says a line of its own first.
+    result = json.loads(output[output.index("{"):])
+    return result["jobs"][0]["write"]["iops"]
+
+
+@contextlib.contextmanager
+def agent_export(directory, path, driver, snapshot=False):
+    """The raw file through coldframed; its NBD address."""
+    socket = directory / "cf.sock"
+    with Agent(directory) as agent:
+        options = {"create_sidecar": True} if driver == "raw-sidecar" else {}
+        agent.execute("blockdev-add", driver=driver, node_name="n", file={"driver": "file", "filename": str(path)},
+                      **options)
+        if snapshot:
+            agent.execute("blockdev-snapshot-internal-sync", device="n", name="t")
+        agent.execute("nbd-server-start", addr={"type": "unix", "data": {"path": str(socket)}})
+        agent.execute("block-export-add", type="nbd", id="e", node_name="n", writable=True)
+        yield f"nbd+unix:///n?socket={socket}"
+
+
+@contextlib.contextmanager
+def daemon_export(directory, image):
+    """A qcow2 image through qemu-storage-daemon; its NBD address."""
+    socket, pid = directory / "qsd.sock", directory / "qsd.pid"
+    daemon = subprocess.Popen([
+        "qemu-storage-daemon", "--blockdev", f"driver=qcow2,node-name=n,file.driver=file,file.filename={image}",
+        "--nbd-server", f"addr.type=unix,addr.path={socket}", "--export", "nbd,id=e,node-name=n,writable=on",
+        "--pidfile", pid])
+    try:
+        while not pid.exists():
+            if daemon.poll() is not None:
+                raise RuntimeError("qemu-storage-daemon did not start")
+            time.sleep(0.02)
+        yield f"nbd+unix:///n?socket={socket}"
+    finally:
+        daemon.terminate()
+        daemon.wait()
+        pid.unlink(missing_ok=True)
+
+
+def fresh_raw(directory, content):
+    path = directory / "disk.raw"
+    pathlib.Path(f"{path}.sidecar").unlink(missing_ok=True)
+    images.run("cp", content, path)
+    return path
+
+
+def plain_writes(directory, content, rounds):
+    rates = {"raw": [], "raw-sidecar": []}
+    for _ in range(rounds):
+        for driver, found in rates.items():
+            with agent_export(directory, fresh_raw(directory, content), driver) as uri:
+                found.append(random_writes(uri, 4))
+    ratio = statistics.median(rates["raw-sidecar"]) / statistics.median(rates["raw"])
+    print(f"\nRandom 4 KiB writes through NBD without a snapshot: raw {statistics.median(rates['raw']):.0f} IOPS, "
+          f"raw-sidecar {statistics.median(rates['raw-sidecar']):.0f}: {ratio:.2f} of raw")
+    return [] if ratio >= 0.95 else [f"writes without a snapshot: {ratio:.2f} of raw, goal 0.95"]
+
+
+def first_overwrites(directory, content, rounds):
+    missed = []
+    for depth in FIRST_DEPTHS:
+        rates = {"qcow2 in qemu-storage-daemon": [], "raw-sidecar": []}
+        for _ in range(rounds):
+            image = directory / "disk.qcow2"
+            images.run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", content, image)
+            images.run("qemu-img", "snapshot", "-c", "t", image)
+            with daemon_export(directory, image) as uri:
+                rates["qcow2 in qemu-storage-daemon"].append(random_writes(uri, depth, MEBIBYTES // 32, 65536))
+            with agent_export(directory, fresh_raw(directory, content), "raw-sidecar", snapshot=True) as uri:
+                rates["raw-sidecar"].append(random_writes(uri, depth, MEBIBYTES // 32, 65536))
+        median = {name: statistics.median(values) for name, values in rates.items()}
+        ratio = median["raw-sidecar"] / median["qcow2 in qemu-storage-daemon"]
+        words = ", ".join(f"{name} {rate:.0f} IOPS" for name, rate in median.items())
+        print(f"First overwrites after a snapshot, {depth} at once: {words}: {ratio:.2f}")
+        if ratio < 1:
+            missed.append(f"first overwrite, {depth} at once: {ratio:.2f} of qcow2 in qemu-storage-daemon, goal 1")
+    return missed
+
+
+def creates(directory, rounds):
+    missed = []
+    for name, size in SPARSE.items():
+        path = directory / "sparse.raw"
+        pathlib.Path(f"{path}.sidecar").unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        with open(path, "wb") as file:
+            file.truncate(size)
+        took = []
+        with Agent(directory) as agent:
+            agent.execute("blockdev-add", driver="raw-sidecar", node_name="n", create_sidecar=True,
+                          file={"driver": "file", "filename": str(path)})
+            for number in range(5 * rounds):
+                start = time.monotonic()
+                agent.execute("blockdev-snapshot-internal-sync", device="n", name=f"t{number}")
+                took.append((time.monotonic() - start) * 1000)
+        median = statistics.median(took)
+        print(f"Snapshot of a sparse disk of {name}: {median:.2f} ms, worst {max(took):.2f}")
+        if median >= 5:
+            missed.append(f"create on {name}: {median:.2f} ms, goal 5")
+    return missed
+
+
+def read_rate(path):
+    buffer = bytearray(1 << 20)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        start, total = time.monotonic(), 0
+        while count := os.preadv(descriptor, [buffer], total):
+            total += count
+        return total / (time.monotonic() - start) / 1e9
+    finally:
+        os.close(descriptor)
+
+
+def far_back(directory, content, rounds):
+    path = fresh_raw(directory, content)
+    point = directory / "tree"
+    point.mkdir(exist_ok=True)
+    socket = directory / "cf.sock"
+    chance = random.Random(1)
+    rates = {"newest": [], "oldest": []}
+    with Agent(directory) as agent:
+        agent.execute("blockdev-add", driver="raw-sidecar", node_name="n", create_sidecar=True,
+                      file={"driver": "file", "filename": str(path)})
+        agent.execute("nbd-server-start", addr={"type": "unix", "data": {"path": str(socket)}})
+        agent.execute("block-export-add", type="nbd", id="e", node_name="n", writable=True)
+        for level in range(LEVELS):
+            agent.execute("blockdev-snapshot-internal-sync", device="n", name=f"t{level}")
+            offsets = [chance.randrange(MEBIBYTES * 16) * 65536 for _ in range(64)]
+            images.run("qemu-io", "-f", "raw", *(word for offset in offsets for word in ("-c", f"write -q {offset} 4096")),
+                       f"nbd+unix:///n?socket={socket}")
+        for _ in range(rounds):
+            for name, tag in (("newest", f"t{LEVELS - 1}"), ("oldest", "t0")):
+                # Mounted anew, so that the kernel has nothing of it yet.
+                agent.execute("snapshot-export-add", id="tree", mountpoint=str(point))
+                rates[name].append(read_rate(point / tag / "n" / "disk.raw"))
+                agent.execute("snapshot-export-del", id="tree")
+    median = {name: statistics.median(values) for name, values in rates.items()}
+    ratio = median["newest"] / median["oldest"]
+    print(f"Sequential read of a snapshot {LEVELS} levels back: {median['oldest']:.2f} GB/s, "
+          f"the newest {median['newest']:.2f}: {ratio:.2f} times as long")
+    return [] if ratio <= 2 else [f"read {LEVELS} levels back: {ratio:.2f} times the newest, goal 2"]
+
+
+def run(rounds):
+    with tempfile.TemporaryDirectory(prefix="cf-", dir="/var/tmp") as name:
+        directory = pathlib.Path(name)
+        content = directory / "content.raw"
+        with open(content, "wb") as file:
+            for _ in range(MEBIBYTES):
+                file.write(os.urandom(1 << 20))
+        return (plain_writes(directory, content, rounds) + first_overwrites(directory, content, rounds)
+                + creates(directory, rounds) + far_back(directory, content, rounds))
