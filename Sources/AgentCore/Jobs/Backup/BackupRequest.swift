@@ -72,7 +72,8 @@ struct BackupRequest {
         guard source !== target else {
             throw ColdframeError(.invalidArgument, "Source and target cannot be the same")
         }
-        if common.compress, !(target.block.driver is any CompressedWriting) {
+        // Not even for formats that store data compressed: the copy does not write so yet.
+        if common.compress {
             throw ColdframeError(.unsupported, "Compression is not supported for this drive ")
         }
         try source.checkUnblocked(for: .backupSource)
