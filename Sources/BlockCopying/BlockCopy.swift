@@ -22,7 +22,7 @@ public final class BlockCopy: Sendable {
         /// Why the copy is no longer what it was.
         var breakage: ColdframeError?
     }
-    private let state: Mutex<State>
+    private let state: Locked<State>
     private let changed = ConditionVariable()
     private let buffers = CopyBuffers(byteCount: chunkByteCount)
     private let copied = Atomic<UInt64>(0)
@@ -41,7 +41,7 @@ public final class BlockCopy: Sendable {
         var all = DirtyBits(diskByteCount: diskByteCount, granularity: clusterByteCount)
         let none = all
         if let dirty { all.formUnion(dirty) } else { all.set(at: 0, byteCount: .max) }
-        state = Mutex(State(dirty: all, done: none))
+        state = Locked(State(dirty: all, done: none))
     }
 
     // MARK: What is to be copied

@@ -1,11 +1,11 @@
-import Synchronization
+import LinuxSystem
 
 /// Buffers of one size that are used again, so that copying allocates nothing once it runs. Any thread.
 public final class CopyBuffers: Sendable {
     /// Buffers that are kept when nobody uses them.
     private static let keptCount = 4
     public let byteCount: Int
-    private let free = Mutex<[UInt]>([])
+    private let free = Locked<[UInt]>([])
 
     public init(byteCount: Int) { self.byteCount = byteCount }
 

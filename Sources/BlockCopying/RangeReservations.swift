@@ -1,9 +1,8 @@
 import LinuxSystem
-import Synchronization
 
 /// Parts of a disk that somebody is at, so that two do not change the same copy at once. Any thread.
 public final class RangeReservations: Sendable {
-    private let held = Mutex<[Range<UInt64>]>([])
+    private let held = Locked<[Range<UInt64>]>([])
     private let changed = ConditionVariable()
 
     public init() {}

@@ -1,5 +1,5 @@
 import ColdframeKit
-import Synchronization
+import LinuxSystem
 
 /// Compares the content of two disks.
 public enum ImageComparison {
@@ -18,7 +18,7 @@ public enum ImageComparison {
     ) throws -> Outcome {
         if isStrict, first.byteCount != second.byteCount { return .sizeDiffers }
         let common = min(first.byteCount, second.byteCount)
-        let difference = Mutex<UInt64?>(nil)
+        let difference = Locked<UInt64?>(nil)
         try ImageWork(byteCount: max(first.byteCount, second.byteCount), pieceByteCount: pieceByteCount).run(
             workerCount: 4, progress: progress
         ) { offset, byteCount, buffer in

@@ -8,7 +8,7 @@ public final class ImageWork: Sendable {
     private let pieceByteCount: UInt64
     private let next = Atomic<UInt64>(0)
     private let done = Atomic<UInt64>(0)
-    private let failure = Mutex<(any Error)?>(nil)
+    private let failure = Locked<(any Error)?>(nil)
     private let hasFailed = Atomic<Bool>(false)
     private let ended = Atomic<Int>(0)
 

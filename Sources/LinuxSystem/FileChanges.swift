@@ -31,7 +31,7 @@ public enum FileChanges {
     }
 
     private static let isWatched = Atomic<Bool>(false)
-    private static let watcher = Mutex<(@Sendable (Change) -> Void)?>(nil)
+    private static let watcher = Locked<(@Sendable (Change) -> Void)?>(nil)
     private static let turn = PlainMutex()
 
     /// From now on `watcher` hears of every change; nil ends it. One watcher at a time.

@@ -1,7 +1,7 @@
 import Glibc
 
 /// A `pthread_mutex_t` for code that cannot take a closure: lock and unlock in different functions, or around typed
-/// throws. Elsewhere `Synchronization.Mutex` is the better choice. Not recursive.
+/// throws. Elsewhere `Locked` is the better choice. Not recursive.
 public final class PlainMutex: @unchecked Sendable {
     // Unchecked: the pointer is constant, and the mutex behind it is made for use by several threads.
     private let mutex: UnsafeMutablePointer<pthread_mutex_t>

@@ -17,7 +17,7 @@ public enum SystemCallFaults {
     /// Number of plans; calls look at nothing else while it is 0.
     private static let planCount = Atomic<Int>(0)
     /// By thread; key 0 is the plan for all threads.
-    private static let plans = Mutex<[Int32: Plan]>([:])
+    private static let plans = Locked<[Int32: Plan]>([:])
 
     /// From now on, the `n`-th call (1 is the next one) fails with `errno`, once. Replaces an earlier plan.
     /// - Parameters:

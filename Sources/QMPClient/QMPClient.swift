@@ -1,6 +1,5 @@
 import LinuxSystem
 import QMPWire
-import Synchronization
 
 /// A QMP client: speaks to a guest's QEMU, to the agent, to qemu-storage-daemon.
 ///
@@ -178,7 +177,7 @@ public final class QMPClient: Sendable {
 
 /// Where a blocked thread finds an outcome.
 private final class OutcomeBox: Sendable {
-    private let outcome = Mutex<QMPConnection.Outcome?>(nil)
+    private let outcome = Locked<QMPConnection.Outcome?>(nil)
     private let changed = ConditionVariable()
 
     func fill(_ value: QMPConnection.Outcome) {

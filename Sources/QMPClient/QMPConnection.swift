@@ -1,6 +1,5 @@
 import LinuxSystem
 import QMPWire
-import Synchronization
 
 /// The state of a client's connection: what the reader thread and the callers share.
 ///
@@ -23,7 +22,7 @@ final class QMPConnection: Sendable {
     private let limits: JSONParser.Limits
     private let onEvent: (@Sendable (JSONObject) -> Void)?
     private let onClose: (@Sendable (String) -> Void)?
-    private let state = Mutex(State())
+    private let state = Locked(State())
     /// Held while a message is sent, so that messages do not mix.
     private let sending = PlainMutex()
 

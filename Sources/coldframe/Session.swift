@@ -1,7 +1,6 @@
 import LinuxSystem
 import QMPClient
 import QMPWire
-import Synchronization
 
 /// One conversation with one agent, for a command that runs to its end.
 final class Session {
@@ -89,7 +88,7 @@ struct CommandFailure: Error, CustomStringConvertible {
 
 /// Events that came while nobody looked.
 private final class EventBox: Sendable {
-    private let events = Mutex<[JSONObject]>([])
+    private let events = Locked<[JSONObject]>([])
     /// A command of the CLI waits for few events; what is older than so many is of no use to it.
     private static let limit = 1000
 

@@ -2,7 +2,6 @@ import ColdframeKit
 import ConformanceKit
 import LinuxSystem
 import QAPI
-import Synchronization
 import Testing
 
 @testable import AgentCore
@@ -176,7 +175,7 @@ import Testing
             guard try qemuImg(["create", "-q", "-f", "raw", base, "1M"]),
                 try qemuImg(["create", "-q", "-f", format.name, "-b", base, "-F", "raw", top])
             else { return }
-            let asked = Mutex<[String]>([])
+            let asked = Locked<[String]>([])
             let node = BlockNode(name: "file", driver: try PlainFile(path: top))
             try expectRefused(format, "a backing file behind a shut gate") {
                 _ = try format.open(["file": node]) { wish in asked.withLock { $0.append(wish) } }
@@ -204,6 +203,9 @@ private final class EmptyGraph: OpenContext {
     }
     func dataFileNamedByImage(filename: String, imageFilename: String) async throws -> BlockNode {
         throw ColdframeError(.permission, "no data file")
+    }
+    func snapshot(ofChild name: String, id: String?, tag: String?) async throws -> any SnapshotLease {
+        throw ColdframeError(.notFound, "There are no snapshots here")
     }
     func corruptionReport() -> @Sendable (ImageCorruption) -> Void { { _ in } }
 }

@@ -1,9 +1,8 @@
 import LinuxSystem
-import Synchronization
 
 /// What asynchronous work came to, for a thread that waits for it.
 final class Outcome<Value: Sendable>: Sendable {
-    private let result = Mutex<Result<Value, any Error>?>(nil)
+    private let result = Locked<Result<Value, any Error>?>(nil)
     private let arrived = ConditionVariable()
 
     func set(_ value: Result<Value, any Error>) {

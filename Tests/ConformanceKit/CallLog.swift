@@ -1,4 +1,4 @@
-import Synchronization
+import LinuxSystem
 
 /// What several files of one image were told, in one order: a crash in the middle of an operation over both finds each
 /// as that order left it.
@@ -8,7 +8,7 @@ public final class CallLog: Sendable {
         public let call: RecordingDriver.Call
     }
 
-    private let recorded = Mutex<[Entry]>([])
+    private let recorded = Locked<[Entry]>([])
 
     public init() {}
 

@@ -1,5 +1,4 @@
 import LinuxSystem
-import Synchronization
 
 /// Records every change of all files below a folder (images, journal, state), whoever makes it, so that a test can put the
 /// folder into the state of a crash at any moment.
@@ -9,7 +8,7 @@ public final class CrashRecorder: Sendable {
     private let folder: String
     private let base: FileTree
     private let directories: [FileChanges.Key: String]
-    private let recorded = Mutex<[FileChanges.Change]>([])
+    private let recorded = Locked<[FileChanges.Change]>([])
 
     /// Begins to record. `folder` is an absolute path without links.
     public init(folder: String) throws {

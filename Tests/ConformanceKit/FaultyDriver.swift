@@ -1,5 +1,5 @@
 import ColdframeKit
-import Synchronization
+import LinuxSystem
 
 /// Fails one chosen call, or all from it on, and passes everything else to the driver behind it.
 ///
@@ -7,7 +7,7 @@ import Synchronization
 /// nothing.
 public final class FaultyDriver: BlockDriver, Resizable, ChangeStamped {
     private let inner: any BlockDriver & Resizable
-    private let state = Mutex(State())
+    private let state = Locked(State())
 
     private struct State {
         var callCount = 0

@@ -1,6 +1,5 @@
 import ColdframeKit
 import LinuxSystem
-import Synchronization
 
 /// A file in memory: fast, and without a kernel that flushes. Any number of drivers may be opened on it in turn.
 public final class MemoryFile: BlockDriver, Resizable, ChangeStamped {
@@ -8,7 +7,7 @@ public final class MemoryFile: BlockDriver, Resizable, ChangeStamped {
     public let isReadOnly = false
     public let threadModel = ThreadModel.parallel
     public let displayFilename = "memory:"
-    private let state = Mutex(State())
+    private let state = Locked(State())
 
     private struct State {
         var bytes: [UInt8] = []

@@ -1,6 +1,5 @@
 import LinuxSystem
 import QMPWire
-import Synchronization
 import Testing
 
 @testable import QMPClient
@@ -53,7 +52,7 @@ private func reply(_ request: JSONValue, _ result: JSONValue = [:]) -> JSONValue
     }
 
     @Test func answersAreMatchedById() async throws {
-        let held = Mutex<JSONValue?>(nil)
+        let held = Locked<JSONValue?>(nil)
         let socket = try fakeServer { request, _ in
             if request["execute"] == "slow" {
                 held.withLock { $0 = request }
@@ -73,7 +72,7 @@ private func reply(_ request: JSONValue, _ result: JSONValue = [:]) -> JSONValue
         let socket = try fakeServer { request, _ in
             (0..<100).map { ["event": "E", "data": ["n": .integer($0)]] } + [reply(request)]
         }
-        let seen = Mutex<[JSONValue]>([])
+        let seen = Locked<[JSONValue]>([])
         let client = try QMPClient(
             descriptor: socket, onEvent: { event in seen.withLock { $0.append(event["data"]?["n"] ?? .null) } })
         _ = try await client.execute("x")
@@ -125,7 +124,7 @@ private func reply(_ request: JSONValue, _ result: JSONValue = [:]) -> JSONValue
 
     @Test func theEndOfThePeerFailsWhatIsUnderWay() async throws {
         let (mine, theirs) = try UnixSocket.pair()
-        let reasons = Mutex<[String]>([])
+        let reasons = Locked<[String]>([])
         let client = try QMPClient(descriptor: theirs, onClose: { reason in reasons.withLock { $0.append(reason) } })
         let answer = Task { try await client.execute("x") }
         try mine.writeAll(Array("{\"event\": \"E\"}".utf8))

@@ -1,4 +1,4 @@
-import Synchronization
+import LinuxSystem
 
 /// Memory for the payload of one request, with room for the head of its reply in front and for the heads of further
 /// chunks behind, so that a whole reply is one contiguous piece and one system call.
@@ -39,7 +39,7 @@ final class BufferPool: Sendable {
         var free: [WorkBuffer] = []
         var largeCount = 0
     }
-    private let state: Mutex<State>
+    private let state: Locked<State>
     private let limit: Int
 
     /// - Parameter limit: buffers that are kept.
@@ -47,7 +47,7 @@ final class BufferPool: Sendable {
         self.limit = limit
         var initial = State()
         initial.free.reserveCapacity(limit)
-        state = Mutex(initial)
+        state = Locked(initial)
     }
 
     /// A buffer with room for `byteCount` bytes of payload, which is at most `WireLimit.payloadByteCount`.

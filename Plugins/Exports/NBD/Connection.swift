@@ -1,5 +1,4 @@
 import LinuxSystem
-import Synchronization
 
 /// One client from accept to close. The thread that negotiates becomes the session's first worker; the last worker out
 /// closes the socket and signs off.
@@ -17,7 +16,7 @@ final class Connection: Sendable {
         var isNegotiating = true
         var export: NamedExport?
     }
-    private let state = Mutex(State())
+    private let state = Locked(State())
 
     init(socket: Descriptor, server: Server, handshakeDeadline: UInt64) {
         self.socket = socket

@@ -1,5 +1,5 @@
 import ColdframeKit
-import Synchronization
+import LinuxSystem
 
 /// A node under a name on one server, and the connections that use it.
 final class NamedExport: Sendable {
@@ -20,7 +20,7 @@ final class NamedExport: Sendable {
         var connections: [Connection] = []
         var waiters: [CheckedContinuation<Void, Never>] = []
     }
-    private let state = Mutex(State())
+    private let state = Locked(State())
 
     /// - Parameters:
     ///   - clusterByteCount: the image's cluster size if it has one.
@@ -87,7 +87,7 @@ final class NamedExport: Sendable {
 
 /// The exports of one server by name. Any thread.
 final class ExportTable: Sendable {
-    private let exports = Mutex<[NamedExport]>([])
+    private let exports = Locked<[NamedExport]>([])
 
     func find(_ name: String) -> NamedExport? {
         exports.withLock { $0.first { $0.name == name } }

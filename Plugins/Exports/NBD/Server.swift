@@ -1,5 +1,4 @@
 import LinuxSystem
-import Synchronization
 
 /// Bounds of one server.
 struct ServerLimits: Sendable {
@@ -33,7 +32,7 @@ final class Server: Sendable {
         var waiters: [CheckedContinuation<Void, Never>] = []
         var isDone: Bool { !isListening && connections.isEmpty }
     }
-    private let state = Mutex(State())
+    private let state = Locked(State())
 
     /// Serves what connects to `listener`, which is bound and listens. `socketPath` is its file if it has one.
     init(listener: Descriptor, socketPath: String?, limits: ServerLimits = ServerLimits()) throws(SystemError) {

@@ -1,6 +1,5 @@
 import ColdframeKit
 import LinuxSystem
-import Synchronization
 
 /// One piece of a disk, ready to be sent: plain values, so that a read copies no references.
 struct Piece {
@@ -60,8 +59,8 @@ final class ExtentMap: Sendable {
 
     private let node: BlockNode
     private let byteCount: UInt64
-    private let slots = Mutex<[PieceRun?]>(Array(repeating: nil, count: slotCount))
-    private let files = Mutex<[ObjectIdentifier: MappedFile?]>([:])
+    private let slots = Locked<[PieceRun?]>(Array(repeating: nil, count: slotCount))
+    private let files = Locked<[ObjectIdentifier: MappedFile?]>([:])
 
     init(node: BlockNode) {
         self.node = node

@@ -2,12 +2,11 @@ import CFuse3
 import Glibc
 import LinuxSystem
 import Logging
-import Synchronization
 
 /// Where libfuse's messages and those of the callbacks go: the agent's log, not standard error.
 enum FUSELog {
-    private static let logger = Mutex<Logger?>(nil)
-    private static let lastMessage = Mutex<String?>(nil)
+    private static let logger = Locked<Logger?>(nil)
+    private static let lastMessage = Locked<String?>(nil)
 
     /// Sends messages to `logger` from now on.
     static func install(_ logger: Logger) {

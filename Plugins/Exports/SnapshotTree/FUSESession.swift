@@ -23,7 +23,7 @@ final class FUSESession: Sendable {
     // Made in `start`, destroyed in `stop` after the last thread that uses it; libfuse locks it inside.
     nonisolated(unsafe) private let session: OpaquePointer
     private let notifier: KernelNotifier
-    private let workers = Mutex<[SystemThread.Handle]>([])
+    private let workers = Locked<[SystemThread.Handle]>([])
     private let runningCount = Atomic<Int>(0)
     private let workersEnded = ConditionVariable()
     private let isStopping = Atomic<Bool>(false)

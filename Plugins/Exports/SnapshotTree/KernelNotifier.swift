@@ -1,6 +1,5 @@
 import CFuse3
 import LinuxSystem
-import Synchronization
 
 /// Tells the kernel what has changed, on a thread of its own.
 ///
@@ -9,9 +8,9 @@ import Synchronization
 final class KernelNotifier: Sendable {
     // The session outlives the thread; its notices may be sent from any thread.
     nonisolated(unsafe) private let session: OpaquePointer
-    private let state = Mutex(State())
+    private let state = Locked(State())
     private let wakeUp = ConditionVariable()
-    private let thread = Mutex<SystemThread.Handle?>(nil)
+    private let thread = Locked<SystemThread.Handle?>(nil)
 
     private struct State {
         var changes: [TreeChange] = []

@@ -1,6 +1,5 @@
 import ColdframeKit
 import LinuxSystem
-import Synchronization
 
 /// The snapshots that somebody has open through one export: one lease each, from the first open to the last release.
 final class OpenSnapshots: Sendable {
@@ -21,7 +20,7 @@ final class OpenSnapshots: Sendable {
         var isEnded = false
     }
 
-    private let state = Mutex(State())
+    private let state = Locked(State())
     private let lease: LeaseSource
 
     init(lease: @escaping LeaseSource) {

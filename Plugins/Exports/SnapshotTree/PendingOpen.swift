@@ -1,6 +1,5 @@
 import CFuse3
 import LinuxSystem
-import Synchronization
 
 /// An open(2) that waits for the agent to grant a lease. It is answered once: with the file, an error, or when its time
 /// is up. No worker waits for it.
@@ -9,7 +8,7 @@ final class PendingOpen: Sendable {
     static let deadline = Duration.seconds(60)
 
     let node: TreeNode
-    private let state: Mutex<State>
+    private let state: Locked<State>
 
     private struct State {
         // The request and its reply are used under the mutex, by whoever answers first.
@@ -26,7 +25,7 @@ final class PendingOpen: Sendable {
 
     init(node: TreeNode, request: fuse_req_t?, information: fuse_file_info) {
         self.node = node
-        state = Mutex(State(request: request, information: information))
+        state = Locked(State(request: request, information: information))
     }
 
     func startTimer() {

@@ -1,6 +1,5 @@
 import CFuse3
 import LinuxSystem
-import Synchronization
 
 /// What a worker needs to answer one read: room for the pieces of the reply, and a buffer for what must be copied.
 ///
@@ -29,7 +28,7 @@ final class Scratch: @unchecked Sendable {
 
 /// The scratch areas of one export: as many as there were requests at once.
 final class ScratchPool: Sendable {
-    private let free = Mutex<[Scratch]>([])
+    private let free = Locked<[Scratch]>([])
 
     func take() -> Scratch {
         free.withLock { $0.popLast() } ?? Scratch()

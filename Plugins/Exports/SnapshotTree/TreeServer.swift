@@ -1,7 +1,6 @@
 import CFuse3
 import ColdframeKit
 import LinuxSystem
-import Synchronization
 
 /// What the callbacks of one session work on: the published tree and the open files. Any thread.
 ///
@@ -18,10 +17,10 @@ final class TreeServer: Sendable {
     let generation: UInt64
     let opens: OpenSnapshots
     let scratch = ScratchPool()
-    private let published: Mutex<Tree>
+    private let published: Locked<Tree>
 
     init(tree: Tree, owner: TreeOwner, isDirect: Bool, generation: UInt64, lease: @escaping OpenSnapshots.LeaseSource) {
-        published = Mutex(tree)
+        published = Locked(tree)
         self.owner = owner
         self.isDirect = isDirect
         self.generation = generation

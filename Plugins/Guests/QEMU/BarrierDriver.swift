@@ -1,14 +1,13 @@
 import ColdframeKit
 import LinuxSystem
 import QMPWire
-import Synchronization
 
 /// The disk that no device uses: a flush of it, while a capture is armed, says that QEMU has stopped the vCPUs, has
 /// drained and has flushed everything else. As long as the flush has no reply, the guest stays stopped.
 ///
 /// Its NBD connection has workers of its own, one of which waits here.
 final class BarrierDriver: BlockDriver {
-    private let state = Mutex(Phase.idle)
+    private let state = Locked(Phase.idle)
     private let released = ConditionVariable()
 
     private enum Phase {

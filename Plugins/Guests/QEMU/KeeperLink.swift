@@ -1,7 +1,6 @@
 import ColdframeKit
 import KeeperWire
 import LinuxSystem
-import Synchronization
 
 /// The agent's end of the conversation with its guest's keeper.
 ///
@@ -10,7 +9,7 @@ final class KeeperLink: Sendable {
     typealias ExitHandler = @Sendable (GuestExit) -> Void
 
     private let socket: Descriptor
-    private let state = Mutex(State())
+    private let state = Locked(State())
     private let sending = PlainMutex()
     private let onExit: ExitHandler
 

@@ -10,7 +10,7 @@ final class DirectRequests: Sendable {
     private let file: Descriptor
     /// Bytes; a power of two.
     private let unit: UInt64
-    private let buffers = Mutex<[BounceBuffer]>([])
+    private let buffers = Locked<[BounceBuffer]>([])
     /// Held while part of a block is replaced, and while the file grows.
     private let exclusive = PlainMutex()
 

@@ -38,7 +38,7 @@ final class Job: JobControl {
     private nonisolated let cancelFlag = Atomic<Bool>(false)
     private nonisolated let changed = ConditionVariable()
     private nonisolated let limiter = RateLimiter()
-    private nonisolated let progress: Mutex<(current: UInt64, total: UInt64)>
+    private nonisolated let progress: Locked<(current: UInt64, total: UInt64)>
 
     init(
         id: String, driver: any JobDriver, group: JobGroup, autoFinalize: Bool, autoDismiss: Bool, events: JobEvents
@@ -50,7 +50,7 @@ final class Job: JobControl {
         self.autoDismiss = autoDismiss
         self.events = events
         // Jobs that count no bytes are done or not.
-        progress = Mutex((0, driver.isBlockJob ? 0 : 1))
+        progress = Locked((0, driver.isBlockJob ? 0 : 1))
         group.members.insert(self, at: 0)
     }
 

@@ -1,5 +1,4 @@
 import LinuxSystem
-import Synchronization
 
 /// Limits a job to so many bytes per second, in slices of a tenth of a second. Any thread.
 final class RateLimiter: Sendable {
@@ -11,7 +10,7 @@ final class RateLimiter: Sendable {
         var sliceEnd: UInt64 = 0
         var dispatched: UInt64 = 0
     }
-    private let state = Mutex(State())
+    private let state = Locked(State())
     private let now: @Sendable () -> UInt64
 
     init(now: @escaping @Sendable () -> UInt64 = { SystemClock.monotonicNanoseconds() }) {

@@ -2,7 +2,6 @@ import CChecksum
 import ColdframeKit
 import LinuxSystem
 import QMPWire
-import Synchronization
 
 /// The intent journal: append-only, checksummed, on stable storage before what it announces is done.
 ///
@@ -30,9 +29,9 @@ final class Journal: Sendable {
 
     private let file: Descriptor
     /// Where the next record goes; held while it is written.
-    private let end: Mutex<UInt64>
+    private let end: Locked<UInt64>
     /// Apart from `end`, so that whoever looks does not wait for the disk.
-    private let current: Mutex<Pending>
+    private let current: Locked<Pending>
     /// What an earlier agent left.
     private let inheritedUUIDs: Set<String>
 
@@ -66,8 +65,8 @@ final class Journal: Sendable {
         } catch {
             throw ColdframeError(error, "Could not cut the torn end of the intent journal '\(path)'")
         }
-        end = Mutex(replayed.end)
-        current = Mutex(replayed.pending)
+        end = Locked(replayed.end)
+        current = Locked(replayed.pending)
         inheritedUUIDs = Set(replayed.pending.keys)
     }
 

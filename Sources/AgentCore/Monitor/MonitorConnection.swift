@@ -2,7 +2,6 @@ import ColdframeKit
 import LinuxSystem
 import Logging
 import QMPWire
-import Synchronization
 
 /// One client of a monitor, from its greeting to its end: parser, negotiated mode, the requests that wait, and what is
 /// to be sent. The reader is the monitor's thread; nothing here blocks the actor.
@@ -26,7 +25,7 @@ final class MonitorConnection: Sendable {
     private let output: Descriptor
     private let isSocket: Bool
     private let outgoing = OutgoingQueue()
-    private let state = Mutex(State())
+    private let state = Locked(State())
     /// Signalled when there is room for a request, or none is needed any more.
     private let room = ConditionVariable()
     private let stopped: EventDescriptor

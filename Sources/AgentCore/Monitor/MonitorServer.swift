@@ -14,7 +14,7 @@ final class MonitorServer: Sendable {
     private let logger: Logger
     /// How many clients are served at once: one, as QEMU does, or several, each by a thread of its own.
     private let clientLimit: Int
-    private let connections = Mutex<[MonitorConnection]>([])
+    private let connections = Locked<[MonitorConnection]>([])
     private let clientLeft = ConditionVariable()
     private let isStopped = Atomic(false)
 

@@ -1,6 +1,5 @@
 import LinuxSystem
 import QMPWire
-import Synchronization
 
 /// What waits to be sent to one client, bounded, with a writer thread of its own: who enqueues never blocks.
 final class OutgoingQueue: Sendable {
@@ -19,7 +18,7 @@ final class OutgoingQueue: Sendable {
     /// From here on no commands are read from the client, so that only events add to what waits.
     static let crowdedByteCount = 1 << 20
 
-    private let state = Mutex(State())
+    private let state = Locked(State())
     private let changed = ConditionVariable()
 
     /// False if the client is too far behind; the message is not queued. A closed queue takes and drops everything.

@@ -9,7 +9,7 @@ final class CaptureStream: Sendable {
     private let source: Descriptor
     private let sink: any VMStateWriter
     private let stopSignal: EventDescriptor
-    private let state = Mutex(State())
+    private let state = Locked(State())
     private let receivedCount = Atomic<UInt64>(0)
 
     private struct State {

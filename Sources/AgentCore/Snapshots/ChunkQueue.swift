@@ -1,6 +1,5 @@
 import ColdframeKit
 import LinuxSystem
-import Synchronization
 
 /// A piece of a stream on its way from one thread to another.
 final class Chunk: @unchecked Sendable {
@@ -22,7 +21,7 @@ final class Chunk: @unchecked Sendable {
 /// The bound can be widened for the moment in which a guest stands still until all that it has left is taken: memory takes
 /// it at once, a disk that is busy with what came before does not.
 final class ChunkQueue: Sendable {
-    private let state: Mutex<State>
+    private let state: Locked<State>
     private let changed = ConditionVariable()
     private let chunkByteCount: Int
 
@@ -39,7 +38,7 @@ final class ChunkQueue: Sendable {
 
     init(chunkByteCount: Int, limit: Int) {
         self.chunkByteCount = chunkByteCount
-        state = Mutex(State(limit: limit))
+        state = Locked(State(limit: limit))
     }
 
     /// Lets the queue hold as many chunks from now on.

@@ -10,7 +10,7 @@ struct SnapshotKey: Hashable, Sendable {
 
 /// Who reads which snapshot. While a lease lasts, delete refuses and names its holder.
 final class LeaseTable: Sendable {
-    private let state = Mutex(State())
+    private let state = Locked(State())
     private let nextKey = Atomic<UInt64>(0)
 
     private struct State {

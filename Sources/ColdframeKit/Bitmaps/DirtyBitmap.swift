@@ -1,3 +1,4 @@
+import LinuxSystem
 import Synchronization
 
 /// A dirty bitmap of one node: which parts of its disk were written since the bitmap was made or cleared.
@@ -32,13 +33,13 @@ public final class DirtyBitmap: Sendable {
         var bits: DirtyBits
         var state: State
     }
-    private let content: Mutex<Content>
+    private let content: Locked<Content>
     /// Bytes of disk that one bit stands for.
     public let granularity: UInt32
 
     public init(name: String?, granularity: UInt32, diskByteCount: UInt64) {
         self.granularity = granularity
-        content = Mutex(
+        content = Locked(
             Content(
                 bits: DirtyBits(diskByteCount: diskByteCount, granularity: granularity), state: State(name: name)))
     }
@@ -46,7 +47,7 @@ public final class DirtyBitmap: Sendable {
     /// One that an image has stored.
     public init(bits: DirtyBits, state: State) {
         granularity = bits.granularity
-        content = Mutex(Content(bits: bits, state: state))
+        content = Locked(Content(bits: bits, state: state))
     }
 
     public var state: State { content.withLock { $0.state } }
@@ -94,7 +95,7 @@ public final class DirtyBitmap: Sendable {
 
 /// The bitmaps of one node. Any thread.
 public final class NodeBitmaps: Sendable {
-    private let bitmaps = Mutex<[DirtyBitmap]>([])
+    private let bitmaps = Locked<[DirtyBitmap]>([])
     private let count = Atomic<Int>(0)
 
     public init() {}

@@ -1,3 +1,4 @@
+import LinuxSystem
 import Synchronization
 
 /// A node of the graph as one of its users sees it: a parent's child, an export's or a job's disk. Each user has one of
@@ -9,12 +10,12 @@ import Synchronization
 public final class BlockNode: Sendable {
     public let gate = RequestGate()
     /// Keeps the body that `pointer` points to alive.
-    private let owner: Mutex<NodeBody>
+    private let owner: Locked<NodeBody>
     /// Read without a lock by requests: it changes only while every gate above is closed and nobody is inside.
     private let pointer: Atomic<UInt>
 
     public init(_ body: NodeBody) {
-        owner = Mutex(body)
+        owner = Locked(body)
         pointer = Atomic(Self.address(of: body))
     }
 

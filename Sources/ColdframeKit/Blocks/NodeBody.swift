@@ -67,7 +67,7 @@ public final class NodeBody: Sendable {
 /// Watches how high a node is written. Any thread; costs one load where nobody looks.
 public final class NodeWatch: Sendable {
     private let threshold = Atomic<UInt64>(0)
-    private let action = Mutex<(@Sendable (_ exceededBy: UInt64, _ threshold: UInt64) -> Void)?>(nil)
+    private let action = Locked<(@Sendable (_ exceededBy: UInt64, _ threshold: UInt64) -> Void)?>(nil)
 
     init() {}
 

@@ -1,12 +1,12 @@
-import Synchronization
 import LinuxSystem
+import Synchronization
 
 /// The counted, nesting gate in front of a node: requests from outside pass it, a drain closes it.
 ///
 /// Workers enter and leave on their own threads; when it is closed they wait there. Whoever drains suspends until the
 /// last request inside has left; it never blocks. Passing an open gate costs two atomic operations.
 public final class RequestGate: Sendable {
-    private let state = Mutex(State())
+    private let state = Locked(State())
     private let reopened = ConditionVariable()
     /// Number of requests that have come to the gate since it was made, open or closed.
     private let arrivalCount = Atomic<UInt64>(0)

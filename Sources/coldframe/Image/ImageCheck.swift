@@ -2,7 +2,6 @@ import ArgumentParser
 import ColdframeKit
 import LinuxSystem
 import QMPWire
-import Synchronization
 
 /// `coldframe image check FILE`
 struct ImageCheck: ImageVerb {
@@ -98,13 +97,13 @@ struct ImageCheck: ImageVerb {
 
     /// Shows findings, the first thousand, and progress.
     private final class Observer: ImageCheckObserver {
-        private let state: Mutex<(progress: ProgressLine, count: Int)>
+        private let state: Locked<(progress: ProgressLine, count: Int)>
         private let isSilent: Bool
         private static let limit = 1000
 
         init(isSilent: Bool) {
             self.isSilent = isSilent
-            state = Mutex((ProgressLine(title: "Checking"), 0))
+            state = Locked((ProgressLine(title: "Checking"), 0))
         }
 
         func found(_ finding: String) {

@@ -1,7 +1,6 @@
 import ArgumentParser
 import ColdframeKit
 import LinuxSystem
-import Synchronization
 
 /// A command that works with the graph, which lives on the agent's actor.
 ///
@@ -30,7 +29,7 @@ extension ImageVerb {
 
 /// Handed from the task to the main thread, once.
 private final class Outcome: Sendable {
-    private let result = Mutex<Result<Void, any Error>?>(nil)
+    private let result = Locked<Result<Void, any Error>?>(nil)
     private let changed = ConditionVariable()
 
     func set(_ value: Result<Void, any Error>) {

@@ -1,6 +1,6 @@
 import ColdframeKit
+import LinuxSystem
 import QAPI
-import Synchronization
 import Testing
 
 @testable import AgentCore
@@ -72,7 +72,7 @@ struct StoredBitmapTests {
 private final class BitmapDisk: FakeDisk, BitmapBearing, @unchecked Sendable {
     private let stored: [DirtyBitmap]
     private let refuses: Bool
-    private let names = Mutex<(stored: [String], removed: [String])>(([], []))
+    private let names = Locked<(stored: [String], removed: [String])>(([], []))
 
     init(_ name: String, stored: [DirtyBitmap] = [], refuses: Bool = false) {
         self.stored = stored

@@ -1,7 +1,6 @@
 import ColdframeKit
 import LinuxSystem
 import QMPWire
-import Synchronization
 import Testing
 
 @testable import AgentCore
@@ -153,7 +152,7 @@ import Testing
     }
 
     @Test func quitAnswersFirst() async throws {
-        let quit = Mutex(false)
+        let quit = Locked(false)
         let hooks = MonitorHooks(quit: { _ in quit.withLock { $0 = true } })
         try await withMonitor(hooks: hooks) { harness in
             let client = try harness.client()

@@ -1,6 +1,5 @@
 import ColdframeKit
 import LinuxSystem
-import Synchronization
 
 /// An image in memory with snapshots and room for states: its content is one number. Any call can be told to fail.
 class FakeDisk: VMStateBearing, FileBacked, @unchecked Sendable {
@@ -11,7 +10,7 @@ class FakeDisk: VMStateBearing, FileBacked, @unchecked Sendable {
     let byteCount: UInt64 = 1 << 20
     let displayFilename: String
     let fileIdentity: FileIdentity
-    private let state = Mutex(State())
+    private let state = Locked(State())
 
     struct State {
         var content: UInt64 = 0
@@ -130,7 +129,7 @@ class FakeDisk: VMStateBearing, FileBacked, @unchecked Sendable {
 
     private final class Writer: VMStateWriter {
         private let disk: FakeDisk
-        private let bytes = Mutex<[UInt8]>([])
+        private let bytes = Locked<[UInt8]>([])
         init(_ disk: FakeDisk) { self.disk = disk }
 
         func append(_ bytes: UnsafeRawBufferPointer) throws(ColdframeError) {

@@ -1,7 +1,7 @@
 import ColdframeKit
+import LinuxSystem
 import QAPI
 import QMPWire
-import Synchronization
 
 /// Members that any of the fake drivers takes.
 struct FakeBranch: QAPIObjectValue, Equatable {
@@ -46,7 +46,7 @@ struct FakeBranch: QAPIObjectValue, Equatable {
 final class FakeFactory: BlockDriverFactory {
     let driverName: String
     var isFormat: Bool { driverName != "file" }
-    private let disks = Mutex<[String: FakeDisk]>([:])
+    private let disks = Locked<[String: FakeDisk]>([:])
     /// Called while a node is being opened, after its children are.
     private let whileOpening: @Sendable @AgentActor (String) async throws -> Void
 

@@ -77,7 +77,7 @@ final class FakeServices: AgentServices {
 
 /// How many leases are held, and how many were ever taken.
 final class LeaseCount: Sendable {
-    private let counts = Mutex((held: 0, total: 0))
+    private let counts = Locked((held: 0, total: 0))
     var held: Int { counts.withLock { $0.held } }
     var total: Int { counts.withLock { $0.total } }
     func taken() {

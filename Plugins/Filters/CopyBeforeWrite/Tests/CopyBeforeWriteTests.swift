@@ -1,5 +1,6 @@
 import BlockCopying
 import ColdframeKit
+import LinuxSystem
 import Synchronization
 import Testing
 
@@ -12,12 +13,12 @@ private final class MemoryDisk: BlockDriver {
     let isReadOnly = false
     let displayFilename = "memory"
     let byteCount: UInt64
-    private let content: Mutex<[UInt8]>
+    private let content: Locked<[UInt8]>
     let failsWrites = Atomic<Bool>(false)
 
     init(_ byteCount: Int, filledWith byte: UInt8) {
         self.byteCount = UInt64(byteCount)
-        content = Mutex([UInt8](repeating: byte, count: byteCount))
+        content = Locked([UInt8](repeating: byte, count: byteCount))
     }
 
     var bytes: [UInt8] { content.withLock { $0 } }

@@ -1,5 +1,5 @@
 import ColdframeKit
-import Synchronization
+import LinuxSystem
 
 /// The persistent bitmaps of an open image: the directory that is in force, and how another takes its place.
 ///
@@ -11,7 +11,7 @@ final class BitmapStorage: Sendable {
     private let file: ImageFile
     private let geometry: Geometry
     private let backingFilename: String?
-    private let state: Mutex<State>
+    private let state: Locked<State>
 
     private struct State: Sendable {
         var extensions: HeaderExtensions
@@ -24,7 +24,7 @@ final class BitmapStorage: Sendable {
         file = store.file
         geometry = store.geometry
         self.backingFilename = backingFilename
-        state = Mutex(State(extensions: extensions))
+        state = Locked(State(extensions: extensions))
     }
 
     /// The bitmaps are kept up to date, so that their autoclear bit may stay.

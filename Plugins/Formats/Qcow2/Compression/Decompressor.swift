@@ -1,5 +1,5 @@
 import ColdframeKit
-import Synchronization
+import LinuxSystem
 
 /// Reads compressed clusters. Any number of threads decompress at once.
 ///
@@ -8,7 +8,7 @@ final class Decompressor: Sendable {
     private let file: ImageFile
     private let geometry: Geometry
     private let compression: Compression
-    private let recent = Mutex(Recent())
+    private let recent = Locked(Recent())
 
     private struct Recent {
         var clusters: [(range: CompressedRange, bytes: [UInt8])] = []

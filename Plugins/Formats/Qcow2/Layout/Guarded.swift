@@ -2,7 +2,7 @@ import LinuxSystem
 
 /// A value behind a lock.
 ///
-/// The standard library's `Mutex` demands that a closure proves its state disconnected from everything else, which
+/// `Locked` demands that a closure proves its state disconnected from everything else, which
 /// states made of raw memory and classes of their own cannot. Here the rule is by convention: what is reached through
 /// the value is used under the lock only.
 final class Guarded<Value: ~Copyable>: @unchecked Sendable {

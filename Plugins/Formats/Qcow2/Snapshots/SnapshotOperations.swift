@@ -1,6 +1,5 @@
 import ColdframeKit
 import LinuxSystem
-import Synchronization
 
 /// Create, delete and revert: each is one `MetadataTransaction`, so that a crash leaves the old or the new image, with
 /// refcounts and COPIED flags exact in both.
@@ -15,7 +14,7 @@ final class SnapshotOperations: Sendable {
     let compression: Compression
     /// Held by whatever changes the snapshot table.
     let exclusive = PlainMutex()
-    private let table: Mutex<SnapshotTable.Contents>
+    private let table: Locked<SnapshotTable.Contents>
 
     init(map: ClusterMap, store: ClusterStore, contents: SnapshotTable.Contents, compression: Compression) {
         self.compression = compression
@@ -24,7 +23,7 @@ final class SnapshotOperations: Sendable {
         file = map.file
         geometry = map.geometry
         walk = TreeWalk(file: map.file, geometry: map.geometry)
-        table = Mutex(contents)
+        table = Locked(contents)
     }
 
     var contents: SnapshotTable.Contents { table.withLock { $0 } }

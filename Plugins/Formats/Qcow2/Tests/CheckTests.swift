@@ -1,7 +1,6 @@
 import ColdframeKit
 import ConformanceKit
 import LinuxSystem
-import Synchronization
 import Testing
 
 @testable import Qcow2Format
@@ -9,7 +8,7 @@ import Testing
 /// Findings and repairs of damaged images; `qemu-img check` is the judge.
 @Suite struct CheckTests {
     final class Notes: ImageCheckObserver {
-        let findings = Mutex<[String]>([])
+        let findings = Locked<[String]>([])
         func found(_ finding: String) { findings.withLock { $0.append(finding) } }
         func progressed(done: UInt64, total: UInt64) {}
         var all: [String] { findings.withLock { $0 } }

@@ -1,7 +1,6 @@
 import ColdframeKit
 import ConformanceKit
 import LinuxSystem
-import Synchronization
 import Testing
 
 @testable import Qcow2Format
@@ -9,7 +8,7 @@ import Testing
 /// What an open image does when it meets damage.
 @Suite struct CorruptionTests {
     private final class Reports: Sendable {
-        let list = Mutex<[ImageCorruption]>([])
+        let list = Locked<[ImageCorruption]>([])
     }
 
     private func open(_ path: String, _ reports: Reports) throws -> Qcow2Driver {

@@ -1,7 +1,6 @@
 import ColdframeKit
 import Glibc
 import LinuxSystem
-import Synchronization
 
 /// Keeps what snapshots read from the raw file before a request changes it.
 ///
@@ -13,7 +12,7 @@ final class CopyBeforeWrite: Sendable {
     private let raw: BlockNode
     private let store: SidecarStore
     /// Guest clusters that some thread is copying.
-    private let copying = Mutex<Set<UInt64>>([])
+    private let copying = Locked<Set<UInt64>>([])
     private let finished = ConditionVariable()
 
     private static let runByteCount: UInt64 = 1 << 20

@@ -1,6 +1,5 @@
 import ColdframeKit
 import LinuxSystem
-import Synchronization
 
 /// Group commit: requests that come while a batch is being made durable go into the next, together.
 ///
@@ -15,11 +14,11 @@ final class CommitQueue<Item: Sendable>: Sendable {
     /// One request and what became of it.
     private final class Ticket: Sendable {
         let item: Item
-        let outcome = Mutex<Result<Void, ColdframeError>?>(nil)
+        let outcome = Locked<Result<Void, ColdframeError>?>(nil)
         init(_ item: Item) { self.item = item }
     }
 
-    private let state = Mutex(State())
+    private let state = Locked(State())
     private let changed = ConditionVariable()
 
     /// Returns when a batch that holds `item` has been run. `run` is called by one thread at a time.

@@ -9,18 +9,18 @@ final class SidecarStore: Sendable {
     let file: SidecarFile
     let uuid: [UInt8]
     /// What the records add up to.
-    let contents: Mutex<Contents>
-    private let allocator: Mutex<ClusterAllocator>
+    let contents: Locked<Contents>
+    private let allocator: Locked<ClusterAllocator>
     private let queue = CommitQueue<[Record]>()
     /// Used by the queue's leader, and before and after there are others.
-    private let log: Mutex<LogState>
+    private let log: Locked<LogState>
     /// Counts changes of the contents: whoever read the raw file looks whether it may have been too late.
     let changeCount = Atomic<UInt64>(0)
     /// Set while the log must be settled before the raw file may change.
     let isUncertain = Atomic<Bool>(false)
 
     /// Buckets of the index that are still to be looked through, last first.
-    let garbage = Mutex<[UInt64]>([])
+    let garbage = Locked<[UInt64]>([])
     let hasGarbage = Atomic<Bool>(false)
 
     private struct LogState {
@@ -35,12 +35,12 @@ final class SidecarStore: Sendable {
     init(_ opened: OpenedSidecar) {
         file = opened.file
         uuid = opened.superblock.uuid
-        contents = Mutex(opened.contents)
-        allocator = Mutex(opened.allocator)
+        contents = Locked(opened.contents)
+        allocator = Locked(opened.allocator)
         let writer = LogWriter(
             file: opened.file, seed: opened.superblock.logSeed, end: opened.scan.end, segments: opened.scan.segments,
             byteCount: opened.scan.byteCount)
-        log = Mutex(LogState(writer: writer, superblock: opened.superblock, compactByteCount: 0))
+        log = Locked(LogState(writer: writer, superblock: opened.superblock, compactByteCount: 0))
     }
 
     var clusterBits: UInt64 { file.clusterBits }

@@ -1,6 +1,5 @@
 import ColdframeKit
 import LinuxSystem
-import Synchronization
 
 /// Stores the state of a machine: a stream in clusters of its own, each with its checksum.
 ///
@@ -9,7 +8,7 @@ import Synchronization
 final class VMStateArea: VMStateWriter {
     private let store: SidecarStore
     private let onEnd: @Sendable () -> Void
-    private let state: Mutex<State>
+    private let state: Locked<State>
 
     fileprivate struct State: Sendable {
         var runs: [StoredRun] = []
@@ -26,7 +25,7 @@ final class VMStateArea: VMStateWriter {
     init(store: SidecarStore, onEnd: @escaping @Sendable () -> Void) {
         self.store = store
         self.onEnd = onEnd
-        state = Mutex(State())
+        state = Locked(State())
     }
 
     func append(_ bytes: UnsafeRawBufferPointer) throws(ColdframeError) {

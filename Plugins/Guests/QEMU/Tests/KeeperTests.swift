@@ -1,7 +1,6 @@
 import ColdframeKit
 import KeeperWire
 import LinuxSystem
-import Synchronization
 import Testing
 
 @testable import QEMUGuest
@@ -23,7 +22,7 @@ import Testing
     }
 
     private final class Exits: Sendable {
-        private let list = Mutex<[GuestExit]>([])
+        private let list = Locked<[GuestExit]>([])
         func add(_ exit: GuestExit) { list.withLock { $0.append(exit) } }
 
         func first() async throws -> GuestExit? {

@@ -1,5 +1,6 @@
 import BlockCopying
 import ColdframeKit
+import LinuxSystem
 import Synchronization
 
 /// The data side of a mirror: a bitmap of what differs, and the copying of it. Any thread.
@@ -31,7 +32,7 @@ final class MirrorCopy: Sendable {
     private let layer: (any Layered)?
     private let copied = Atomic<UInt64>(0)
     private let endRequested = Atomic<Bool>(false)
-    private let writeFailure = Mutex<ColdframeError?>(nil)
+    private let writeFailure = Locked<ColdframeError?>(nil)
 
     init(
         source: BlockNode, target: BlockNode, bitmap: DirtyBitmap, unmaps: Bool, onlyTop layer: (any Layered)? = nil

@@ -1,6 +1,5 @@
 import ColdframeKit
 import LinuxSystem
-import Synchronization
 
 /// A disk in memory with clusters of 64 KiB that counts what reaches it and whose flush can be held.
 final class MemoryDisk: BlockDriver {
@@ -26,7 +25,7 @@ final class MemoryDisk: BlockDriver {
         var failure: Int32?
         var isFlushHeld = false
     }
-    private let state = Mutex(State())
+    private let state = Locked(State())
     private let changed = ConditionVariable()
 
     init(byteCount: UInt64, isReadOnly: Bool = false) {
