@@ -34,6 +34,7 @@ let modules: [(name: String, path: String, dependencies: [Target.Dependency])] =
     ("Qcow2Format", "Plugins/Formats/Qcow2", ["CChecksum", "CZlib", "CZstd"]),
     ("RawSidecarFormat", "Plugins/Formats/RawSidecar", ["CChecksum", "QMPWire"]),
     ("CopyBeforeWriteFilter", "Plugins/Filters/CopyBeforeWrite", ["BlockCopying"]),
+    ("SnapshotFilter", "Plugins/Filters/Snapshot", []),
     ("NBDExport", "Plugins/Exports/NBD", []),
     ("SnapshotTreeExport", "Plugins/Exports/SnapshotTree", ["CFuse3"]),
     ("QEMUGuest", "Plugins/Guests/QEMU", ["QMPWire", "QMPClient", "KeeperWire"]),

@@ -33,7 +33,7 @@ public final class Agent {
     let snapshotExports: SnapshotExportRegistry
     let guests: GuestRegistry
     let catalogue: Catalogue
-    let leases = LeaseTable()
+    var leases: LeaseTable { graph.leases }
     let lane = SnapshotLane()
     private let lock: AgentLock?
     let journal: Journal?
@@ -76,7 +76,7 @@ public final class Agent {
         exports = ExportRegistry(factories: modules.flatMap(\.blockExports), graph: graph, post: post)
         snapshotExports = SnapshotExportRegistry(factory: modules.flatMap(\.snapshotExports).first)
         guests = GuestRegistry(factories: modules.flatMap(\.guests)) { [lane] in lane.jobID }
-        catalogue = Catalogue(graph: graph, leases: leases)
+        catalogue = Catalogue(graph: graph)
         recovery = journal.map { [graph, catalogue, setStore] journal in
             IntentRecovery(
                 graph: graph, journal: journal, catalogue: catalogue, sets: setStore, logger: configuration.logger)

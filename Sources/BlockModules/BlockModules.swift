@@ -4,6 +4,7 @@ import FileProtocol
 import Qcow2Format
 import RawFormat
 import RawSidecarFormat
+import SnapshotFilter
 
 /// The modules that open images: for the agent and for programs that work on images without one.
 public enum BlockModules {
@@ -13,5 +14,6 @@ public enum BlockModules {
         Qcow2FormatModule.module,
         RawSidecarFormatModule.module,
         CopyBeforeWriteModule.module,
+        SnapshotModule.module,
     ]
 }

@@ -118,6 +118,9 @@ private final class StandInGraph: OpenContext, CreateContext {
         throw ColdframeError(.permission, "The gate is shut: '\(filename)' is not followed")
     }
 
+    func snapshot(ofChild name: String, id: String?, tag: String?) async throws -> any SnapshotLease {
+        throw ColdframeError(.notFound, "There are no snapshots here")
+    }
     func corruptionReport() -> @Sendable (ImageCorruption) -> Void { { _ in } }
 
     func target(_ reference: BlockdevRef) async throws -> BlockNode {

@@ -31,6 +31,11 @@ public final class Graph {
     /// again must find the exports where the writes of their clients went. nil for an agent that keeps no state.
     var exportsWillMove: (@AgentActor (_ exportIDs: Set<String>, _ nodeName: String) async -> Void)?
 
+    /// Who reads which snapshot.
+    let leases = LeaseTable()
+    /// Whether a snapshot is being made or deleted, so that nobody may see it.
+    var hidesSnapshot: @AgentActor (SnapshotInfo, GraphNode) -> Bool = { _, _ in false }
+
     // MARK: Looking up
 
     func find(nodeName: String) -> GraphNode? {
@@ -92,7 +97,7 @@ public final class Graph {
         do {
             let driver = try await factory.open(options, context: opening)
             let node = GraphNode(
-                body: NodeBody(name: name, driver: driver, ignoresDiscards: options.discard != .unmap),
+                body: NodeBody(name: name, driver: driver, request: try Self.requestOptions(options)),
                 options: options, isMonitorOwned: isMonitorOwned, isPrivate: false, isFilter: factory.isFilter)
             do {
                 try await Self.loadBitmaps(of: node)
@@ -108,6 +113,21 @@ public final class Graph {
             await opening.giveUp()
             throw error
         }
+    }
+
+    private static func requestOptions(_ options: BlockdevOptions) throws -> NodeBody.RequestOptions {
+        if options.detectZeroes == .unmap, options.discard != .unmap {
+            throw ColdframeError(
+                .invalidArgument,
+                "setting detect-zeroes to unmap is not allowed without setting discard operation to unmap")
+        }
+        let detection: ZeroDetection =
+            switch options.detectZeroes ?? .off {
+            case .off: .off
+            case .on: .on
+            case .unmap: .unmap
+            }
+        return NodeBody.RequestOptions(ignoresDiscards: options.discard != .unmap, zeroDetection: detection)
     }
 
     private func reserve(_ name: String, isAutomatic: Bool = false) throws {

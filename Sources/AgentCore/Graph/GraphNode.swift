@@ -57,6 +57,9 @@ final class GraphNode {
     /// Parents in the graph.
     var parents: [GraphNode] { uses.compactMap(\.parent) }
 
+    /// No node stands above it whose content would change with it. Those who look at its snapshots do not count.
+    var isRootForSnapshots: Bool { uses.allSatisfy { $0.parent == nil || $0.isObserver } }
+
     /// Of the core itself and of the users that are no nodes: what a request to this node from outside passes.
     var ownGates: [RequestGate] {
         [block.gate] + uses.compactMap { $0.parent == nil ? $0.handle?.gate : nil }

@@ -89,6 +89,27 @@ final class NodeOpening: OpenContext {
         return try await child("data-file", .definition(options), role: .data)
     }
 
+    func snapshot(ofChild name: String, id: String?, tag: String?) async throws -> any SnapshotLease {
+        guard let node = children.first(where: { $0.name == name })?.node else {
+            throw ColdframeError(.notFound, "Node '\(nodeName)' has no child '\(name)'")
+        }
+        guard let bearer = node.block.driver as? any SnapshotBearing else {
+            throw ColdframeError(
+                .unsupported,
+                "Block format '\(node.block.driver.driverName)' used by device '\(node.name)' does not support internal snapshots"
+            )
+        }
+        let match = bearer.snapshots.first {
+            (id == nil || $0.id == id) && (tag == nil || $0.name == tag) && !graph.hidesSnapshot($0, node)
+        }
+        guard let match else {
+            let words = [id.map { "id '\($0)'" }, tag.map { "name '\($0)'" }].compactMap(\.self)
+            throw ColdframeError(
+                .notFound, "Snapshot with \(words.joined(separator: " and ")) does not exist on device '\(node.name)'")
+        }
+        return try await graph.leases.open(node: node, snapshotID: match.id, holder: "node '\(nodeName)'")
+    }
+
     func corruptionReport() -> @Sendable (ImageCorruption) -> Void {
         let name = nodeName
         return { [weak graph] corruption in

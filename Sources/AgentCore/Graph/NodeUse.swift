@@ -38,6 +38,9 @@ final class NodeUse {
         if case .parent(let node) = kind { node } else { nil }
     }
 
+    /// A parent that needs nothing of the node and forbids nothing.
+    var isObserver: Bool { parent != nil && ownPermissions.isEmpty && ownShared == .all }
+
     /// A filter needs of its child what its own users need of it.
     fileprivate var throughFilter: GraphNode? {
         guard let parent, parent.isFilter, parent.filtered?.use === self else { return nil }

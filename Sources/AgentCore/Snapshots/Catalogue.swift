@@ -6,15 +6,15 @@ import ColdframeKit
 @AgentActor
 final class Catalogue {
     private let graph: Graph
-    private let leases: LeaseTable
+    private var leases: LeaseTable { graph.leases }
     /// By UUID: what these make or remove is not to be seen.
     private var hiddenIntents: [String: Intent] = [:]
     private var observers: [UInt64: @Sendable @AgentActor ([SnapshotSet]) -> Void] = [:]
     private var observerCount: UInt64 = 0
 
-    init(graph: Graph, leases: LeaseTable) {
+    init(graph: Graph) {
         self.graph = graph
-        self.leases = leases
+        graph.hidesSnapshot = { [weak self] snapshot, node in self?.isHidden(snapshot, on: node) ?? false }
     }
 
     // MARK: Looking

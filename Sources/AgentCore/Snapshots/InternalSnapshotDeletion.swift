@@ -8,7 +8,7 @@ struct InternalSnapshotDeletion {
 
     func run(device: String, id: String?, name: String?) async throws -> SnapshotInfo {
         let node = try graph.find(deviceOrNode: device)
-        guard node.parents.isEmpty else { throw ColdframeError(.busy, "Need a root block node") }
+        guard node.isRootForSnapshots else { throw ColdframeError(.busy, "Need a root block node") }
         guard id != nil || name != nil else {
             throw ColdframeError(.invalidArgument, "Name or id must be provided")
         }

@@ -37,7 +37,7 @@ final class InternalSnapshotStep: TransactionStep {
     }
 
     private func bearer() throws -> any SnapshotBearing {
-        guard node.parents.isEmpty else { throw ColdframeError(.busy, "Need a root block node") }
+        guard node.isRootForSnapshots else { throw ColdframeError(.busy, "Need a root block node") }
         let bearer = try node.snapshotBearer()
         guard !request.name.isEmpty else { throw ColdframeError(.invalidArgument, "Name is empty") }
         if bearer.snapshots.contains(where: { $0.name == request.name }) {

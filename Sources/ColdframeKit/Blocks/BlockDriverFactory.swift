@@ -51,6 +51,10 @@ public protocol OpenContext: AnyObject {
     func backingNamedByImage(filename: String, format: String?, imageFilename: String) async throws -> BlockNode
     /// Opens the file that an image names as the one that holds its guest data, as a plain file, if the gate allows it.
     func dataFileNamedByImage(filename: String, imageFilename: String) async throws -> BlockNode
+    /// Opens an internal snapshot of a child that was opened before, for as long as the new node lives: the snapshot with this
+    /// id, this tag, or both. While the lease lasts the snapshot cannot be deleted; the driver releases it when it is closed.
+    /// Throws if there is none, or if it is being made or deleted.
+    func snapshot(ofChild name: String, id: String?, tag: String?) async throws -> any SnapshotLease
     /// What the driver calls, on any thread, when it finds the image damaged (`BLOCK_IMAGE_CORRUPTED`).
     func corruptionReport() -> @Sendable (ImageCorruption) -> Void
 }

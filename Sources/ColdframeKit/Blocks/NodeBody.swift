@@ -10,14 +10,24 @@ public final class NodeBody: Sendable {
     public let driver: any BlockDriver
     public let bitmaps = NodeBitmaps()
     public let watch = NodeWatch()
-    /// Discards end here (`discard: ignore`).
-    private let ignoresDiscards: Bool
+    private let request: RequestOptions
     private let serial: PlainMutex?
 
-    public init(name: String, driver: any BlockDriver, ignoresDiscards: Bool = false) {
+    /// What the node makes of its users' requests before the driver sees them.
+    public struct RequestOptions: Sendable {
+        /// Discards end here (`discard: ignore`).
+        public var ignoresDiscards: Bool
+        public var zeroDetection: ZeroDetection
+        public init(ignoresDiscards: Bool = false, zeroDetection: ZeroDetection = .off) {
+            self.ignoresDiscards = ignoresDiscards
+            self.zeroDetection = zeroDetection
+        }
+    }
+
+    public init(name: String, driver: any BlockDriver, request: RequestOptions = RequestOptions()) {
         self.name = name
         self.driver = driver
-        self.ignoresDiscards = ignoresDiscards
+        self.request = request
         serial = driver.threadModel == .serialized ? PlainMutex() : nil
     }
 
@@ -32,7 +42,12 @@ public final class NodeBody: Sendable {
         serial?.lock()
         defer { serial?.unlock() }
         defer { bitmaps.noteWrite(at: offset, byteCount: UInt64(buffer.count)) }
-        try driver.write(buffer, at: offset, flags: flags)
+        if request.zeroDetection != .off, ZeroDetection.isZero(buffer) {
+            try driver.writeZeroes(
+                at: offset, byteCount: UInt64(buffer.count), flags: flags.union(request.zeroDetection.flags))
+        } else {
+            try driver.write(buffer, at: offset, flags: flags)
+        }
     }
 
     func writeZeroes(at offset: UInt64, byteCount: UInt64, flags: WriteFlags) throws(ColdframeError) {
@@ -44,7 +59,7 @@ public final class NodeBody: Sendable {
     }
 
     func discard(at offset: UInt64, byteCount: UInt64) throws(ColdframeError) {
-        if ignoresDiscards { return }
+        if request.ignoresDiscards { return }
         serial?.lock()
         defer { serial?.unlock() }
         defer { bitmaps.noteWrite(at: offset, byteCount: byteCount) }

@@ -70,7 +70,6 @@ final class CrashWorld {
         let journal: Journal
         let recovery: IntentRecovery
         private let catalogue: Catalogue
-        private let leases = LeaseTable()
         private let lane = SnapshotLane()
         private let sets: SetStore
         private let folder: String
@@ -86,7 +85,7 @@ final class CrashWorld {
                 factories: FileProtocolModule.module.blockDrivers + [Qcow2Factory()],
                 gate: ImageReferenceGate(allowedFolders: []),
                 openImages: try OpenImages(stateDirectory: state, logger: logger))
-            catalogue = Catalogue(graph: graph, leases: leases)
+            catalogue = Catalogue(graph: graph)
             recovery = IntentRecovery(
                 graph: graph, journal: journal, catalogue: catalogue, sets: sets, logger: logger)
         }
@@ -103,7 +102,8 @@ final class CrashWorld {
 
         private var context: SnapshotContext {
             SnapshotContext(
-                graph: graph, catalogue: catalogue, leases: leases, journal: journal, sets: sets, stateDirectory: nil,
+                graph: graph, catalogue: catalogue, leases: graph.leases, journal: journal, sets: sets,
+                stateDirectory: nil,
                 guest: { [weak self] in self?.guest }, post: { _, _ in }, logger: logger,
                 holdLimitNanoseconds: 30_000_000_000)
         }

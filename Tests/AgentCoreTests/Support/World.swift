@@ -13,7 +13,7 @@ final class World {
     let journal: Journal
     let sets: SetStore
     let graph: Graph
-    let leases = LeaseTable()
+    var leases: LeaseTable { graph.leases }
     let catalogue: Catalogue
     let lane = SnapshotLane()
     let factory = FakeFactory()
@@ -32,7 +32,7 @@ final class World {
         graph = Graph(
             factories: [factory, FakeFactory("file"), FakeFactory("qcow2")],
             gate: ImageReferenceGate(allowedFolders: []))
-        catalogue = Catalogue(graph: graph, leases: leases)
+        catalogue = Catalogue(graph: graph)
         for index in 0..<disks { try await add("d\(index)") }
         if withGuest { guest = FakeGuest(disks: names) }
     }

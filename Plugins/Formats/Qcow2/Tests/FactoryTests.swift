@@ -39,6 +39,9 @@ private final class TestGraph: OpenContext, CreateContext {
         return found
     }
 
+    func snapshot(ofChild name: String, id: String?, tag: String?) async throws -> any SnapshotLease {
+        throw ColdframeError(.notFound, "There are no snapshots here")
+    }
     func corruptionReport() -> @Sendable (ImageCorruption) -> Void { { _ in } }
 
     func target(_ reference: BlockdevRef) async throws -> BlockNode {
