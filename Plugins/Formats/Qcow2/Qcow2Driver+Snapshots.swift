@@ -12,14 +12,22 @@ extension Qcow2Driver: VMStateBearing {
         }
     }
 
-    public func deleteSnapshot(id: String) throws(ColdframeError) {
+    public func deleteSnapshot(id: String, progress: @escaping SnapshotProgress) throws(ColdframeError) {
         try checkMayChange()
-        try operations.delete(id: id)
+        do throws(ColdframeError) {
+            try operations.delete(id: id, progress: progress)
+        } catch {
+            throw corruption.noticeChanging(error)
+        }
     }
 
     public func revert(toSnapshot id: String) throws(ColdframeError) {
         try checkMayChange()
-        setDiskByteCount(try operations.revert(toID: id))
+        do throws(ColdframeError) {
+            setDiskByteCount(try operations.revert(toID: id))
+        } catch {
+            throw corruption.noticeChanging(error)
+        }
     }
 
     public func openSnapshot(id: String) throws(ColdframeError) -> any BlockDriver {
@@ -32,7 +40,9 @@ extension Qcow2Driver: VMStateBearing {
         else {
             throw ColdframeError(.busy, "A state is being stored in this image already")
         }
-        return VMStateArea(operations: operations) { [self] in hasStateWriter.store(false, ordering: .releasing) }
+        return VMStateArea(operations: operations, corruption: corruption) { [self] in
+            hasStateWriter.store(false, ordering: .releasing)
+        }
     }
 
     public func openVMState(ofSnapshot id: String) throws(ColdframeError) -> any VMStateReader {

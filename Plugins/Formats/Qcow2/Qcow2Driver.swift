@@ -36,6 +36,8 @@ public final class Qcow2Driver: BlockDriver, Backed {
         public var refcountCacheByteLimit = 8 << 20
         /// Whether discards, and zeroing that may unmap, free clusters (`discard=unmap`).
         public var takesDiscards = true
+        /// What writes must not fall on (`overlap-check`).
+        var overlapChecks = MetadataKinds.cached
         /// Which freed clusters are given back to the host.
         var discardPolicy = DiscardPolicy()
         /// Called, on any thread, when the image is found damaged.
@@ -70,9 +72,16 @@ public final class Qcow2Driver: BlockDriver, Backed {
         map = ClusterMap(
             file: file, geometry: geometry, l1: l1, l1Offset: header.l1Offset, cacheByteLimit: options.l2CacheByteLimit)
         reader = ClusterReader(map: map, file: data.file, backing: backing, compression: image.compression)
+        let guardian = MetadataGuard(
+            geometry: geometry, checks: options.isReadOnly ? [] : options.overlapChecks,
+            expectedCount: l1.count + refcounts.blockOffsets.count)
+        var known = KnownMetadata(geometry: geometry, guardian: guardian)
+        known.addActive(header, l1: l1, refcounts: refcounts, snapshotTableByteCount: contents.byteCount)
+        known.addSnapshots(contents.entries, TreeWalk(file: file, geometry: geometry))
+        if let bitmaps = extensions.bitmaps { known.addBitmaps(bitmaps) }
+        refcounts.guardian = guardian
         store = ClusterStore(
-            file: file, data: data, header: header, refcounts: refcounts,
-            guardian: MetadataGuard(header: header, l1: l1, refcounts: refcounts, contents: contents),
+            file: file, data: data, header: header, refcounts: refcounts, guardian: guardian,
             policy: options.discardPolicy)
         bitmaps = BitmapStorage(store: store, extensions: extensions, backingFilename: backingFilename)
         writer = DiskWriter(

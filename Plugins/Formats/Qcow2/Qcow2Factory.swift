@@ -22,6 +22,7 @@ public struct Qcow2Factory: BlockDriverFactory {
             throw ColdframeError(.invalidArgument, "Driver 'qcow2' got the options of another driver")
         }
         var settings = try Self.settings(branch)
+        settings.overlapChecks = Self.overlapChecks(branch.overlapCheck)
         settings.takesDiscards = options.discard == .unmap
         settings.discardPolicy = DiscardPolicy(
             request: branch.passDiscardRequest ?? settings.takesDiscards,
@@ -33,8 +34,44 @@ public struct Qcow2Factory: BlockDriverFactory {
         settings.isReadOnly = try Self.isReadOnly(image, [file] + (dataFile.map { [$0] } ?? []), context)
         let backing = try await Self.backing(branch, image, context)
         let final = settings
-        return try await BlockingPool.shared.run { () throws(ColdframeError) in
+        let driver = try await BlockingPool.shared.run { () throws(ColdframeError) in
             try Qcow2Driver(image, backing: backing, dataFile: dataFile, options: final)
+        }
+        CacheCleaning.start(driver, everySeconds: UInt64(clamping: branch.cacheCleanInterval ?? Self.cleanSeconds))
+        return driver
+    }
+
+    /// QEMU's default.
+    private static let cleanSeconds: Int64 = 600
+
+    /// What writes must not fall on: QEMU's templates and flags.
+    static func overlapChecks(_ option: Qcow2OverlapChecks?) -> MetadataKinds {
+        func template(_ mode: Qcow2OverlapCheckMode?) -> MetadataKinds {
+            switch mode ?? .cached {
+            case .none: []
+            case .constant: .constant
+            case .cached: .cached
+            case .all: .all
+            }
+        }
+        switch option {
+        case nil: return .cached
+        case .mode(let mode): return template(mode)
+        case .flags(let flags):
+            var checks = template(flags.template)
+            for (flag, kind) in [
+                (flags.mainHeader, MetadataKinds.mainHeader), (flags.activeL1, .activeL1), (flags.activeL2, .activeL2),
+                (flags.refcountTable, .refcountTable), (flags.refcountBlock, .refcountBlock),
+                (flags.snapshotTable, .snapshotTable), (flags.inactiveL1, .inactiveL1),
+                (flags.inactiveL2, .inactiveL2), (flags.bitmapDirectory, .bitmaps),
+            ] {
+                switch flag {
+                case true?: checks.insert(kind)
+                case false?: checks.remove(kind)
+                case nil: break
+                }
+            }
+            return checks
         }
     }
 

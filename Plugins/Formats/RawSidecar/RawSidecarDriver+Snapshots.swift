@@ -32,7 +32,7 @@ extension RawSidecarDriver: SnapshotBearing {
     }
 
     /// One record; the space is freed afterwards, a little at a time.
-    public func deleteSnapshot(id: String) throws(ColdframeError) {
+    public func deleteSnapshot(id: String, progress: @escaping SnapshotProgress) throws(ColdframeError) {
         try checkMayChange()
         let snapshot = try snapshot(id)
         try store.commit([.deleted(generation: snapshot.generation)])

@@ -57,14 +57,19 @@ final class DeleteJob: JobDriver {
         context.catalogue.changed()
         var failures: [String] = []
         var deleted = 0
+        let progress = DeleteProgress(found.map(\.snapshot.diskByteCount), control)
         do { try FaultPoint.deleteIntent.pass() } catch { failures.append(error.message) }
         for (node, snapshot) in found where failures.isEmpty || deleted > 0 {
             do {
                 try FaultPoint.deleteNode.pass(node.name)
-                try await Self.delete(snapshot, on: node)
+                try await Self.delete(snapshot, on: node, progress.ofDisk(deleted))
                 deleted += 1
-                control.setProgress(current: UInt64(deleted), total: UInt64(found.count))
             } catch {
+                if deleted == 0, ColdframeError(wrapping: error).code == .cancelled {
+                    context.catalogue.show(intent)
+                    await context.clear(intent)
+                    throw error
+                }
                 failures.append("'\(node.name)': \(ColdframeError(wrapping: error).message)")
             }
         }
@@ -88,11 +93,18 @@ final class DeleteJob: JobDriver {
         }
     }
 
-    private static func delete(_ snapshot: SnapshotInfo, on node: GraphNode) async throws {
+    private static func delete(
+        _ snapshot: SnapshotInfo, on node: GraphNode, _ progress: DeleteProgress.OfDisk
+    ) async throws {
         let bearer = try node.snapshotBearer()
         let drain = GraphDrain([node])
         _ = await drain.begin()
         defer { drain.end() }
-        try await blocking { () throws(ColdframeError) in try bearer.deleteSnapshot(id: snapshot.id) }
+        try await blocking { () throws(ColdframeError) in
+            try bearer.deleteSnapshot(id: snapshot.id) { done, total throws(ColdframeError) in
+                try progress.set(done, of: total)
+            }
+        }
+        progress.finish()
     }
 }

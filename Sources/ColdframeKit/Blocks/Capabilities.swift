@@ -14,14 +14,24 @@ public protocol SnapshotBearing: BlockDriver {
     /// Records the disk as it is now. When it returns, the snapshot is durable. The id is one more than the greatest
     /// numeric id in the image (QEMU's rule) and above `request.idFloor`.
     func createSnapshot(_ request: SnapshotRequest) throws(ColdframeError) -> SnapshotInfo
-    /// Removes a snapshot with its vmstate. Durable when it returns; a crash leaves it whole or gone.
-    func deleteSnapshot(id: String) throws(ColdframeError)
+    /// Removes a snapshot with its vmstate. Durable when it returns; a crash leaves it whole or gone. `progress` is called
+    /// now and then.
+    func deleteSnapshot(id: String, progress: @escaping SnapshotProgress) throws(ColdframeError)
     /// Makes the disk equal to the snapshot, which stays. Durable when it returns; a crash leaves the old or the new.
     func revert(toSnapshot id: String) throws(ColdframeError)
     /// The disk as it was, read-only and parallel, valid while the snapshot exists (the agent holds a lease). It shares
     /// this driver's files; its `close` gives up only what is its own.
     func openSnapshot(id: String) throws(ColdframeError) -> any BlockDriver
 }
+
+extension SnapshotBearing {
+    /// Removes a snapshot for somebody who does not watch.
+    public func deleteSnapshot(id: String) throws(ColdframeError) { try deleteSnapshot(id: id) { _, _ in } }
+}
+
+/// Is told how far a long operation has come, in bytes of the disk, on the thread that does it. It ends the operation by a
+/// throw; then nothing has been changed. It is not called any more once something has.
+public typealias SnapshotProgress = (_ doneByteCount: UInt64, _ totalByteCount: UInt64) throws(ColdframeError) -> Void
 
 /// Has room for the state of a virtual machine beside a snapshot.
 public protocol VMStateBearing: SnapshotBearing {

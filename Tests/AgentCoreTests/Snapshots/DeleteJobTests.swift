@@ -1,4 +1,5 @@
 import ColdframeKit
+import LinuxSystem
 import Testing
 
 @testable import AgentCore
@@ -42,6 +43,24 @@ struct DeleteJobTests {
         #expect(world.catalogue.sets.isEmpty)
         #expect(world.disk("d2").tags == [])
         #expect(world.journal.pending.map(\.intent.operation) == [.delete])
+    }
+
+    @Test("A cancel before the first image has changed changes nothing; later the delete goes on", arguments: [0, 1])
+    func cancelled(disk: Int) async throws {
+        let world = try await World()
+        #expect(try await world.save() == nil)
+        let isCancelled = Flag()
+        let cancelled = ConditionVariable()
+        world.disk("d\(disk)").before("delete") { cancelled.wait { isCancelled.isSet } }
+        let job = Task { @AgentActor in try await world.delete() }
+        while world.disk("d\(disk)").callCount("delete") == 0 { try await Task.sleep(nanoseconds: 500_000) }
+        try await world.jobs.cancel(id: try #require(world.jobs.information.first).id)
+        isCancelled.set()
+        cancelled.broadcast()
+        let error = try await job.value
+        #expect(world.leftovers == [])
+        #expect((world.catalogue.set(tagged: "t")?.isComplete == true) == (disk == 0))
+        if disk == 0 { #expect(error == "Operation canceled") }
     }
 
     @Test("A snapshot that is open somewhere stays, and its holder is named")

@@ -82,9 +82,10 @@ class FakeDisk: VMStateBearing, FileBacked, @unchecked Sendable {
         }
     }
 
-    func deleteSnapshot(id: String) throws(ColdframeError) {
+    func deleteSnapshot(id: String, progress: @escaping SnapshotProgress) throws(ColdframeError) {
         try pass("delete")
         try find(id)
+        try progress(byteCount / 2, byteCount)
         state.withLock { state in
             state.snapshots.removeAll { $0.id == id }
             state.contents[id] = nil

@@ -1,17 +1,17 @@
 """Raw disks with a sidecar: what they cost without a snapshot, at the first overwrite, at a create, and far back."""
 
 import contextlib
-import json
 import os
 import pathlib
 import random
 import statistics
-import subprocess
 import tempfile
 import time
 
 from harness import images
 from harness.agent import Agent
+
+from .serve import daemon_export, rate
 
 MEBIBYTES = 512
 LEVELS = 100
@@ -21,14 +21,10 @@ FIRST_DEPTHS = (1, 16)
 
 def random_writes(uri, depth, megabytes=None, align=4096):
     """fio's random 4 KiB writes through NBD; IOPS. With `megabytes` every place is written once."""
-    words = ["fio", "--name=w", "--ioengine=nbd", f"--uri={uri}", "--rw=randwrite", "--bs=4k", f"--blockalign={align}",
-             f"--iodepth={depth}", "--output-format=json", "--randrepeat=1"]
-    words += [f"--size={MEBIBYTES}M"]
-    words += [f"--io_size={megabytes}M"] if megabytes else ["--time_based", "--runtime=3"]
-    output = images.run(*words).stdout
-    # The engine says a line of its own first.
-    result = json.loads(output[output.index("{"):])
-    return result["jobs"][0]["write"]["iops"]
+    if megabytes:
+        return rate(uri, "randwrite", depth, MEBIBYTES, f"--blockalign={align}", f"--io_size={megabytes}M",
+                    seconds=None)
+    return rate(uri, "randwrite", depth, MEBIBYTES, f"--blockalign={align}")
 
 
 @contextlib.contextmanager
@@ -44,26 +40,6 @@ def agent_export(directory, path, driver, snapshot=False):
         agent.execute("nbd-server-start", addr={"type": "unix", "data": {"path": str(socket)}})
         agent.execute("block-export-add", type="nbd", id="e", node_name="n", writable=True)
         yield f"nbd+unix:///n?socket={socket}"
-
-
-@contextlib.contextmanager
-def daemon_export(directory, image):
-    """A qcow2 image through qemu-storage-daemon; its NBD address."""
-    socket, pid = directory / "qsd.sock", directory / "qsd.pid"
-    daemon = subprocess.Popen([
-        "qemu-storage-daemon", "--blockdev", f"driver=qcow2,node-name=n,file.driver=file,file.filename={image}",
-        "--nbd-server", f"addr.type=unix,addr.path={socket}", "--export", "nbd,id=e,node-name=n,writable=on",
-        "--pidfile", pid])
-    try:
-        while not pid.exists():
-            if daemon.poll() is not None:
-                raise RuntimeError("qemu-storage-daemon did not start")
-            time.sleep(0.02)
-        yield f"nbd+unix:///n?socket={socket}"
-    finally:
-        daemon.terminate()
-        daemon.wait()
-        pid.unlink(missing_ok=True)
 
 
 def fresh_raw(directory, content):

@@ -44,6 +44,7 @@ final class BitmapStorage: Sendable {
         if marking {
             for index in marked.indices { marked[index].flags.insert(.inUse) }
             if marked != entries {
+                try store.guardian.checkInPlace(ext.directoryOffset, as: .bitmaps)
                 // Only flags change, and a flag that is set early does no harm: in place, in any order.
                 try file.write(BitmapDirectory.encode(marked), at: ext.directoryOffset)
                 try store.flush()
@@ -123,7 +124,7 @@ final class BitmapStorage: Sendable {
 
     private func allocateTable(_ byteCount: UInt64, _ taken: inout [ClusterRun]) throws(ColdframeError) -> HostOffset {
         let run = try store.allocateContiguous(geometry.clusterCount(forByteCount: byteCount))
-        store.guardian.insert(run)
+        store.guardian.insert(run, as: .bitmaps)
         taken.append(run)
         return geometry.hostOffset(ofCluster: run.first)
     }

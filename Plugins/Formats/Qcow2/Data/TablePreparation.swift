@@ -21,6 +21,7 @@ extension DiskWriter {
         guard let slice, state.l1[Int(l1Index)] & EntryBits.copied != 0 else { return nil }
         let sliceEnd = (run.first / UInt64(geometry.sliceEntryCount) + 1) * UInt64(geometry.sliceEntryCount)
         run.count = min(run.count, sliceEnd - run.first)
+        try guardian.checkInPlace(HostOffset(state.l1[Int(l1Index)] & EntryBits.offsetMask), as: .activeL2)
         if let conflict = state.firstConflict(run) {
             guard conflict > run.first else { return nil }
             run.count = conflict - run.first
@@ -51,7 +52,8 @@ extension DiskWriter {
 
     /// The new table is on stable storage before the L1 entry points to it.
     private func prepareTable(_ l1Index: Int) throws(ColdframeError) {
-        let oldTable = map.state.withLock { $0.l1[l1Index] & EntryBits.offsetMask }
+        let (oldTable, l1Offset) = map.state.withLock { ($0.l1[l1Index] & EntryBits.offsetMask, $0.l1Offset) }
+        try guardian.checkInPlace(l1Offset + UInt64(l1Index) * 8, as: .activeL1)
         let reserved = try store.takeReserved(limit: 1)
         let table = geometry.hostOffset(ofCluster: reserved.run.first)
         do {
@@ -72,7 +74,7 @@ extension DiskWriter {
             store.giveBack(reserved.run)
             throw error
         }
-        guardian.insert(reserved.run)
+        guardian.insert(reserved.run, as: .activeL2)
         try map.linkTable(l1Index, to: table)
         if oldTable != 0 {
             let run = ClusterRun(first: geometry.cluster(of: HostOffset(oldTable)), count: 1)

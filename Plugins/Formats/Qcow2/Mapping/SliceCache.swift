@@ -105,6 +105,22 @@ struct SliceCache: ~Copyable {
         buckets[gap] = 0
     }
 
+    /// Drops what nobody has looked at since the last call, and gives its memory back.
+    mutating func dropUnused() {
+        for slot in 0..<usedCount {
+            if slots[slot].wasUsed {
+                slots[slot].wasUsed = false
+                continue
+            }
+            if slots[slot].key != 0 { remove(slots[slot].key) }
+            slots[slot].words?.deallocate()
+            slots[slot].words = nil
+        }
+    }
+
+    /// Memory that the slices take.
+    var byteCount: Int { (0..<usedCount).reduce(0) { $0 + (slots[$1].words == nil ? 0 : sliceByteCount) } }
+
     /// Drops what is cached of a table whose cluster got another content.
     mutating func removeTable(at offset: UInt64, byteCount: Int) {
         for start in stride(from: 0, to: byteCount, by: sliceByteCount) { remove(offset + UInt64(start)) }

@@ -62,10 +62,7 @@ extension ClusterStore {
         let sorted = Self.coalesce(freeing)
         let holes = state.withLock { state in
             sorted.filter { item in
-                policy.passesDiscards(of: item.cause)
-                    && (item.run.first..<item.run.end).allSatisfy {
-                        (try? state.refcounts.refcount(ofCluster: $0)) == 1
-                    }
+                policy.passesDiscards(of: item.cause) && state.refcounts.runs(of: 1, in: item.run) == [item.run]
             }
         }
         for hole in holes {
@@ -85,18 +82,10 @@ extension ClusterStore {
     /// Gives the space of those clusters back that are free, under the lock so that nobody takes them meanwhile.
     func discardIfFree(_ run: ClusterRun) {
         state.withLock { state in
-            var free = ClusterRun(first: run.first, count: 0)
-            for cluster in run.first...run.end {
-                if cluster < run.end, (try? state.refcounts.refcount(ofCluster: cluster)) == 0 {
-                    free.count += 1
-                    continue
-                }
-                if free.count > 0 {
-                    file.discard(
-                        at: geometry.hostOffset(ofCluster: free.first),
-                        byteCount: free.count << UInt64(geometry.clusterBits))
-                }
-                free = ClusterRun(first: cluster + 1, count: 0)
+            for free in state.refcounts.runs(of: 0, in: run) {
+                file.discard(
+                    at: geometry.hostOffset(ofCluster: free.first),
+                    byteCount: free.count << UInt64(geometry.clusterBits))
             }
         }
     }

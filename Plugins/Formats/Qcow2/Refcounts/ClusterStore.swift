@@ -226,16 +226,16 @@ final class ClusterStore: Sendable {
     func commit(
         _ transaction: MetadataTransaction, _ state: inout State, _ change: (inout Header) -> Void
     ) throws(ColdframeError) {
-        for run in transaction.taken { try guardian.check(run) }
+        // Also if it fails: what it has written is no reason to take those clusters for zeros.
+        defer { state.freshStart = max(state.freshStart, transaction.endOfUse) }
+        for (run, _) in transaction.taken { try guardian.check(run) }
         state.header = try transaction.commit(state.header, change)
-        for run in transaction.taken { guardian.insert(run) }
+        for (run, kind) in transaction.taken { guardian.insert(run, as: kind) }
         // The transaction may have taken again what it had freed.
+        let refcounts = state.refcounts
         for run in transaction.freed {
-            for cluster in run.first..<run.end where (try? state.refcounts.refcount(ofCluster: cluster)) == 0 {
-                guardian.remove(ClusterRun(first: cluster, count: 1))
-            }
+            guardian.remove(run) { (try? refcounts.refcount(ofCluster: $0)) == 0 }
         }
-        state.freshStart = max(state.freshStart, transaction.endOfUse)
     }
 
     /// Rewrites the header's fields in place, in one sector.

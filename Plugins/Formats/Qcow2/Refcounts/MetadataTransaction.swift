@@ -21,8 +21,8 @@ final class MetadataTransaction {
     private var usedEnd: UInt64 = 0
     /// Clusters whose refcount fell to 0, in the order of release.
     private(set) var freed: [ClusterRun] = []
-    /// Clusters that `allocate` gave.
-    private(set) var taken: [ClusterRun] = []
+    /// Clusters that `allocate` gave, and what for.
+    private(set) var taken: [(run: ClusterRun, kind: MetadataKinds)] = []
 
     /// `searchStart`: no cluster before it is free.
     init(table: RefcountTable, searchStart: UInt64) {
@@ -89,7 +89,7 @@ final class MetadataTransaction {
     }
 
     /// Takes `count` free clusters in a row, with refcount 1.
-    func allocate(_ count: UInt64) throws(ColdframeError) -> HostOffset {
+    func allocate(_ count: UInt64, for kind: MetadataKinds) throws(ColdframeError) -> HostOffset {
         var first = searchStart
         var length: UInt64 = 0
         let limit = Limits.hostByteCount >> UInt64(geometry.clusterBits)
@@ -108,7 +108,7 @@ final class MetadataTransaction {
         let run = ClusterRun(first: first, count: count)
         try adjust(run, raise: true)
         usedEnd = max(usedEnd, run.end)
-        taken.append(run)
+        taken.append((run, kind))
         return geometry.hostOffset(ofCluster: first)
     }
 
@@ -180,7 +180,7 @@ final class MetadataTransaction {
         var run: ClusterRun?
         while true {
             for index in edits.keys.filter({ placed[$0] == nil }).sorted() {
-                placed[index] = try allocate(1)
+                placed[index] = try allocate(1, for: .refcountBlock)
                 if index < UInt64(table.blockOffsets.count), table.blockOffsets[Int(index)] != 0 {
                     let previous = geometry.cluster(of: HostOffset(table.blockOffsets[Int(index)]))
                     try adjust(ClusterRun(first: previous, count: 1), raise: false)
@@ -195,7 +195,7 @@ final class MetadataTransaction {
                 guard clusterCount << UInt64(geometry.clusterBits) <= Limits.refcountTableByteCount else {
                     throw ColdframeError(.unsupported, "The refcount table would exceed its limit of 8 MiB", errno: 27)
                 }
-                let first = geometry.cluster(of: try allocate(clusterCount))
+                let first = geometry.cluster(of: try allocate(clusterCount, for: .refcountTable))
                 run = ClusterRun(first: first, count: clusterCount)
             }
             if let run, edits.keys.allSatisfy({ placed[$0] != nil }),

@@ -5,10 +5,16 @@ import ColdframeKit
 final class RefcountTable {
     let file: ImageFile
     let geometry: Geometry
+    /// Looked at before a block is changed in place; nil for whoever mends an image that nobody has open.
+    var guardian: MetadataGuard?
     /// Host offsets of the blocks, 0 where there is none.
     private(set) var blockOffsets: [UInt64]
     private var cached: [UInt64: RefcountBlock] = [:]
+    /// Those of them that were looked at since the last call of `dropUnused`.
+    private var used: Set<UInt64> = []
     private let cachedBlockLimit: Int
+    /// The block that was looked at last.
+    private var recent: (index: UInt64, block: RefcountBlock)?
 
     init(file: ImageFile, geometry: Geometry, header: Header, cacheByteLimit: Int) throws(ColdframeError) {
         self.file = file
@@ -23,7 +29,11 @@ final class RefcountTable {
 
     /// The block that counts the clusters from `index * entriesPerBlock` on; nil if there is none, all 0.
     func block(_ index: UInt64) throws(ColdframeError) -> RefcountBlock? {
-        if let block = cached[index] { return block }
+        if let recent, recent.index == index { return recent.block }
+        if let block = cached[index] {
+            note(block, index)
+            return block
+        }
         guard index < UInt64(blockOffsets.count) else { return nil }
         let offset = blockOffsets[Int(index)]
         guard offset != 0 else { return nil }
@@ -36,11 +46,33 @@ final class RefcountTable {
         return block
     }
 
+    private func note(_ block: RefcountBlock, _ index: UInt64) {
+        recent = (index, block)
+        used.insert(index)
+    }
+
     private func keep(_ block: RefcountBlock, _ index: UInt64) {
         // Nothing is dirty, so whichever goes is read again when it is needed.
-        if cached.count >= cachedBlockLimit, let victim = cached.keys.first { cached[victim] = nil }
+        if cached.count >= cachedBlockLimit, let victim = cached.keys.first { forget(victim) }
         cached[index] = block
+        note(block, index)
     }
+
+    private func forget(_ index: UInt64) {
+        cached[index] = nil
+        used.remove(index)
+        if recent?.index == index { recent = nil }
+    }
+
+    /// Drops what nobody has looked at since the last call.
+    func dropUnused() {
+        for index in cached.keys where !used.contains(index) { forget(index) }
+        used = []
+        recent = nil
+    }
+
+    /// Memory that the cached blocks take.
+    var cachedByteCount: Int { cached.count * Int(geometry.clusterByteCount) }
 
     func refcount(ofCluster cluster: UInt64) throws(ColdframeError) -> UInt64 {
         guard let block = try block(cluster / entriesPerBlock) else { return 0 }
@@ -81,6 +113,7 @@ final class RefcountTable {
                 throw ColdframeError(.corrupt, "Cluster \(cluster) has no refcount block")
             }
             let entries = Int(cluster % entriesPerBlock)..<Int(end - 1 - index * entriesPerBlock) + 1
+            try guardian?.checkInPlace(HostOffset(blockOffsets[Int(index)]), as: .refcountBlock)
             try change(block, entries, index * entriesPerBlock)
             let bytes = block.byteRange(entries)
             do {
@@ -88,7 +121,7 @@ final class RefcountTable {
                     UnsafeRawBufferPointer(rebasing: block.bytes[bytes]),
                     at: HostOffset(blockOffsets[Int(index)]) + UInt64(bytes.lowerBound))
             } catch {
-                cached[index] = nil
+                forget(index)
                 throw error
             }
             written(block, entries, index * entriesPerBlock)
@@ -118,6 +151,31 @@ final class RefcountTable {
         return nil
     }
 
+    /// Those clusters of `run` whose refcount is `value`, in runs. A block that cannot be read has none.
+    func runs(of value: UInt64, in run: ClusterRun) -> [ClusterRun] {
+        var found: [ClusterRun] = []
+        var cluster = run.first
+        while cluster < run.end {
+            let index = cluster / entriesPerBlock
+            let end = min(run.end, (index + 1) * entriesPerBlock)
+            guard let block = try? block(index) else {
+                cluster = end
+                continue
+            }
+            for entry in Int(cluster % entriesPerBlock)..<Int(end - index * entriesPerBlock) where block[entry] == value
+            {
+                let here = index * entriesPerBlock + UInt64(entry)
+                if let last = found.last, last.end == here {
+                    found[found.count - 1].count += 1
+                } else {
+                    found.append(ClusterRun(first: here, count: 1))
+                }
+            }
+            cluster = end
+        }
+        return found
+    }
+
     /// The first indices that have no block.
     func missingBlocks(count: Int) -> [UInt64] {
         var missing: [UInt64] = []
@@ -133,7 +191,7 @@ final class RefcountTable {
     func adopt(blockOffsets: [UInt64], blocks: [UInt64: RefcountBlock]) {
         self.blockOffsets = blockOffsets
         for (index, block) in blocks {
-            cached[index] = nil
+            forget(index)
             keep(block, index)
         }
     }

@@ -50,7 +50,7 @@ extension SnapshotOperations {
         try walk.adjustEntries(Array(words[keptWordCount...]), raise: false, transaction)
         try transaction.adjust(ClusterRun(first: geometry.cluster(of: table), count: 1), raise: false)
         guard words[..<keptWordCount].contains(where: { $0 != 0 }) else { return nil }
-        let copy = try transaction.allocate(1)
+        let copy = try transaction.allocate(1, for: .activeL2)
         try transaction.writeTable(Array(words[..<keptWordCount]), at: copy)
         return copy
     }

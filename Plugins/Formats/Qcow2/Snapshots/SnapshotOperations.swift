@@ -57,6 +57,8 @@ final class SnapshotOperations: Sendable {
             let transaction = MetadataTransaction(
                 table: state.refcounts,
                 searchStart: search ?? state.refcounts.missingBlocks(count: 1)[0] * geometry.refcountBlockEntryCount)
+            // Tables are written before the transaction is committed, and stay as garbage if it is not.
+            defer { state.freshStart = max(state.freshStart, transaction.endOfUse) }
             // What waits for a flush to lose a reference loses it here: the flush before the switch makes it safe, and
             // no request is in flight. Otherwise a refcount could fall to one later, behind the COPIED flags' back.
             let released = state.unlinked + state.waiting[0] + state.waiting[1]
@@ -77,6 +79,12 @@ final class SnapshotOperations: Sendable {
         }
         map.adopt(l1: outcome.0.words, at: outcome.0.offset, newTables: outcome.0.newTables)
         replaceContents(SnapshotTable.Contents(entries: new, byteCount: bytes.count))
+        var known = KnownMetadata(geometry: geometry, guardian: store.guardian)
+        known.addActiveTables(outcome.0.words)
+        if store.guardian.checks.contains(.inactiveL2) {
+            store.guardian.forget([.inactiveL1, .inactiveL2])
+            known.addSnapshots(new, walk)
+        }
         guard store.policy.passesDiscards(of: .snapshot) else { return }
         // The disk is drained: only a state that is being stored could take these clusters meanwhile.
         for run in outcome.1 { store.discardIfFree(run) }
@@ -99,7 +107,8 @@ final class SnapshotOperations: Sendable {
                     count: geometry.clusterCount(forByteCount: UInt64(oldByteCount))), raise: false)
         }
         guard !bytes.isEmpty else { return HostOffset(0) }
-        let offset = try transaction.allocate(geometry.clusterCount(forByteCount: UInt64(bytes.count)))
+        let offset = try transaction.allocate(
+            geometry.clusterCount(forByteCount: UInt64(bytes.count)), for: .snapshotTable)
         try bytes.withBytes { buffer throws(ColdframeError) in try transaction.write(buffer, at: offset) }
         return offset
     }
@@ -143,7 +152,7 @@ final class SnapshotOperations: Sendable {
             let words = try walk.readTable(table)
             try walk.adjustEntries(words, raise: true, transaction)
             if let cleared = clearedCopy(words) {
-                let copy = try transaction.allocate(1)
+                let copy = try transaction.allocate(1, for: .activeL2)
                 try transaction.writeTable(cleared, at: copy)
                 newTables.append(copy)
                 new[index] = copy.rawValue | EntryBits.copied
@@ -173,36 +182,44 @@ final class SnapshotOperations: Sendable {
     func writeActiveL1(
         _ words: [UInt64], _ newTables: [HostOffset], _ transaction: MetadataTransaction
     ) throws(ColdframeError) -> NewL1 {
-        let offset = try transaction.allocate(geometry.clusterCount(forByteCount: UInt64(words.count) * 8))
+        let offset = try transaction.allocate(
+            geometry.clusterCount(forByteCount: UInt64(words.count) * 8), for: .activeL1)
         try transaction.writeTable(words, at: offset)
         return NewL1(words: words, offset: offset, newTables: newTables)
     }
 
     // MARK: Delete
 
-    func delete(id: String) throws(ColdframeError) {
+    /// `progress` may end it by a throw, with nothing changed.
+    func delete(id: String, progress: @escaping SnapshotProgress) throws(ColdframeError) {
         exclusive.lock()
         defer { exclusive.unlock() }
         let (l1, l1Offset) = try activeL1()
         var new = entries
         let entry = new.remove(at: try index(ofID: id, in: new))
         let snapshotL1 = try walk.readL1(entry)
+        // Each table is looked at twice: when its references go, and when the active disk may have become alone with some.
+        let work = TableProgress(tableCount: 2 * snapshotL1.count, geometry, progress)
         try transact(new) { transaction throws(ColdframeError) in
-            try self.walk.adjustTree(snapshotL1, raise: false, transaction)
+            try self.walk.adjustTree(snapshotL1, raise: false, transaction, work)
             try transaction.adjust(
                 self.walk.l1Run(entry.l1Offset, entryCount: snapshotL1.count), raise: false)
-            return try self.reclaimed(l1, at: l1Offset, after: snapshotL1, transaction)
+            let result = try self.reclaimed(l1, at: l1Offset, after: snapshotL1, transaction, work)
+            try work.finish()
+            return result
         }
     }
 
     /// Sets COPIED where the active disk is now the only one that holds a reference. Only what the deleted snapshot
     /// reached can have changed, and that stands at the same L1 index.
     private func reclaimed(
-        _ l1: [UInt64], at l1Offset: HostOffset, after snapshotL1: [UInt64], _ transaction: MetadataTransaction
+        _ l1: [UInt64], at l1Offset: HostOffset, after snapshotL1: [UInt64], _ transaction: MetadataTransaction,
+        _ work: TableProgress
     ) throws(ColdframeError) -> NewL1 {
         var new = l1
         var newTables: [HostOffset] = []
         for index in 0..<min(l1.count, snapshotL1.count) {
+            try work.step()
             guard let table = try walk.table(l1[index]), snapshotL1[index] & EntryBits.offsetMask != 0 else { continue }
             let tableRun = ClusterRun(first: geometry.cluster(of: table), count: 1)
             guard try transaction.refcount(ofCluster: tableRun.first) == 1 else { continue }
@@ -216,7 +233,7 @@ final class SnapshotOperations: Sendable {
             }
             guard !changed.isEmpty else { continue }
             for position in changed { words[position] |= EntryBits.copied }
-            let copy = try transaction.allocate(1)
+            let copy = try transaction.allocate(1, for: .activeL2)
             try transaction.writeTable(words, at: copy)
             try transaction.adjust(tableRun, raise: false)
             newTables.append(copy)

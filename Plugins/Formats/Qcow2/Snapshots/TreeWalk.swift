@@ -79,9 +79,10 @@ struct TreeWalk {
 
     /// Adds or removes one reference to everything an L1 table reaches, the table itself not included.
     func adjustTree(
-        _ l1: [UInt64], raise: Bool, _ transaction: MetadataTransaction
+        _ l1: [UInt64], raise: Bool, _ transaction: MetadataTransaction, _ work: TableProgress? = nil
     ) throws(ColdframeError) {
         for entry in l1 {
+            try work?.step()
             guard let table = try table(entry) else { continue }
             try adjustEntries(try readTable(table), raise: raise, transaction)
             try transaction.adjust(ClusterRun(first: geometry.cluster(of: table), count: 1), raise: raise)

@@ -12,6 +12,7 @@ final class VMStateArea: VMStateWriter {
     private let store: ClusterStore
     private let file: ImageFile
     private let geometry: Geometry
+    private let corruption: Corruption
     private let onEnd: @Sendable () -> Void
     private let state: Guarded<State>
 
@@ -34,8 +35,9 @@ final class VMStateArea: VMStateWriter {
 
     private static let reservedByteCount: UInt64 = 16 << 20
 
-    init(operations: SnapshotOperations, onEnd: @escaping @Sendable () -> Void) {
+    init(operations: SnapshotOperations, corruption: Corruption, onEnd: @escaping @Sendable () -> Void) {
         self.operations = operations
+        self.corruption = corruption
         store = operations.store
         file = operations.file
         geometry = operations.geometry
@@ -46,6 +48,14 @@ final class VMStateArea: VMStateWriter {
     // MARK: Append
 
     func append(_ bytes: UnsafeRawBufferPointer) throws(ColdframeError) {
+        do {
+            try appendChecked(bytes)
+        } catch {
+            throw corruption.noticeChanging(error)
+        }
+    }
+
+    private func appendChecked(_ bytes: UnsafeRawBufferPointer) throws(ColdframeError) {
         // The caller's buffer outlives the call, and the closure runs within it.
         nonisolated(unsafe) let bytes = bytes
         try state.withLock { state throws(ColdframeError) in
@@ -112,7 +122,20 @@ final class VMStateArea: VMStateWriter {
             throw ColdframeError(
                 .invalidArgument, "A snapshot's annotation has at most \(SnapshotTable.annotationLimit) bytes")
         }
-        let info = try state.withLock { state throws(ColdframeError) in
+        let info: SnapshotInfo
+        do {
+            info = try attachAppended(id, annotation, guestClockNanoseconds)
+        } catch {
+            throw corruption.noticeChanging(error)
+        }
+        onEnd()
+        return info
+    }
+
+    private func attachAppended(
+        _ id: String, _ annotation: [UInt8], _ guestClockNanoseconds: UInt64
+    ) throws(ColdframeError) -> SnapshotInfo {
+        try state.withLock { state throws(ColdframeError) in
             guard !state.hasEnded else { throw ColdframeError(.invalidArgument, "The state has ended") }
             try self.writeStaged(&state)
             let byteCount = state.byteCount
@@ -125,8 +148,6 @@ final class VMStateArea: VMStateWriter {
             state.hasEnded = true
             return info
         }
-        onEnd()
-        return info
     }
 
     private func attach(
@@ -149,7 +170,8 @@ final class VMStateArea: VMStateWriter {
             new[index].l1Offset = l1.offset
             new[index].l1EntryCount = UInt32(l1.words.count)
             let bytes = try SnapshotTable.encode(new)
-            let table = try allocate(geometry.clusterCount(forByteCount: UInt64(bytes.count)), &taken)
+            let table = try allocate(
+                geometry.clusterCount(forByteCount: UInt64(bytes.count)), for: .snapshotTable, &taken)
             try file.write(bytes, at: table)
             try store.flush()
             let previous = store.header.snapshotTableOffset
@@ -163,9 +185,11 @@ final class VMStateArea: VMStateWriter {
         }
     }
 
-    private func allocate(_ count: UInt64, _ taken: inout [ClusterRun]) throws(ColdframeError) -> HostOffset {
+    private func allocate(
+        _ count: UInt64, for kind: MetadataKinds, _ taken: inout [ClusterRun]
+    ) throws(ColdframeError) -> HostOffset {
         let run = try store.allocateContiguous(count)
-        store.guardian.insert(run)
+        store.guardian.insert(run, as: kind)
         taken.append(run)
         return geometry.hostOffset(ofCluster: run.first)
     }
@@ -194,7 +218,8 @@ final class VMStateArea: VMStateWriter {
         }
         if !words.isEmpty { l1.append(try writeTable(&words, &taken)) }
         if l1.isEmpty { l1 = [0] }
-        let offset = try allocate(geometry.clusterCount(forByteCount: UInt64(l1.count) * 8), &taken)
+        let offset = try allocate(
+            geometry.clusterCount(forByteCount: UInt64(l1.count) * 8), for: .inactiveL1, &taken)
         var padded = l1
         let clusterWords = Int(geometry.clusterByteCount / 8)
         padded.append(contentsOf: repeatElement(0, count: (clusterWords - l1.count % clusterWords) % clusterWords))
@@ -204,7 +229,7 @@ final class VMStateArea: VMStateWriter {
 
     private func writeTable(_ words: inout [UInt64], _ taken: inout [ClusterRun]) throws(ColdframeError) -> UInt64 {
         words.append(contentsOf: repeatElement(0, count: Int(geometry.clusterByteCount / 8) - words.count))
-        let table = try allocate(1, &taken)
+        let table = try allocate(1, for: .inactiveL2, &taken)
         try file.writeWords(words, at: table)
         words.removeAll(keepingCapacity: true)
         return table.rawValue

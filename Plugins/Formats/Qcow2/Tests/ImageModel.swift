@@ -17,8 +17,12 @@ struct ImageModel {
     var hasSnapshots = true
     /// A refcount may be too narrow for one more snapshot, which is then refused.
     var hasNarrowRefcounts = false
-    /// Version 2 cannot be resized with snapshots.
+    /// Version 2 cannot be resized with snapshots, and has no bitmaps.
     var isOld = false
+    /// Length of the backing file; 0 without one.
+    var backingByteCount = 0
+    /// Persistent bitmaps, which note every write; nil for images that are not to have any.
+    var bitmaps: [String: DirtyBits]?
 
     mutating func zero(_ range: Range<Int>) {
         for index in range { disk[index] = 0 }
@@ -28,6 +32,8 @@ struct ImageModel {
     mutating func discard(_ range: Range<Int>) {
         let start = (range.lowerBound + clusterByteCount - 1) / clusterByteCount * clusterByteCount
         let end = range.upperBound == disk.count ? disk.count : range.upperBound / clusterByteCount * clusterByteCount
+        // An empty entry of version 2 would show the backing file.
+        if isOld, start < backingByteCount { return }
         if start < end { zero(start..<end) }
     }
 }
@@ -45,6 +51,8 @@ enum ImageOperation: Sendable {
     case abandonState(Int)
     case resize(Int)
     case writeCompressed(Range<Int>, seed: UInt64)
+    case addBitmap(granularityBits: Int)
+    case removeBitmap(choice: Int)
 
     static func random(_ model: ImageModel, maximum: Int, _ generator: inout SeededGenerator) -> ImageOperation {
         let diskByteCount = model.disk.count
@@ -57,7 +65,7 @@ enum ImageOperation: Sendable {
             let start = offset & ~4095
             return start..<min(diskByteCount, start + (count + 4095) & ~4095)
         }
-        switch Int.random(in: 0..<24, using: &generator) {
+        switch Int.random(in: 0..<27, using: &generator) {
         case 0..<8: return .write(range(), seed: generator.next())
         case 8: return .zero(range(), [])
         case 9: return .zero(range(), .mayUnmap)
@@ -69,6 +77,8 @@ enum ImageOperation: Sendable {
         case 17: return .delete(choice: Int.random(in: 0..<1000, using: &generator))
         case 18: return .revert(choice: Int.random(in: 0..<1000, using: &generator))
         case 19: return .abandonState(Int.random(in: 1...maximum, using: &generator))
+        case 24, 25: return .addBitmap(granularityBits: Int.random(in: 9...17, using: &generator))
+        case 26: return .removeBitmap(choice: Int.random(in: 0..<1000, using: &generator))
         case 20, 21: return .resize(512 * Int.random(in: 1...max(2, diskByteCount / 256), using: &generator))
         default:
             let range = range()
@@ -84,6 +94,7 @@ extension ImageModel {
     mutating func apply(
         _ operation: ImageOperation, to driver: inout Qcow2Driver, reopen: (Qcow2Driver) throws -> Qcow2Driver
     ) throws {
+        noteWrite(operation)
         switch operation {
         case .write(let range, let seed):
             let bytes = pattern(range.count, seed)
@@ -96,7 +107,15 @@ extension ImageModel {
             try driver.discard(at: UInt64(range.lowerBound), byteCount: UInt64(range.count))
             discard(range)
         case .flush: try driver.flush()
-        case .reopen: driver = try reopen(driver)
+        case .reopen: try reopenWithBitmaps(&driver, reopen)
+        case .addBitmap(let bits):
+            guard let count = bitmaps?.count, count < 4 else { return }
+            bitmaps?["bitmap-\(SystemClock.monotonicNanoseconds())"] = DirtyBits(
+                diskByteCount: UInt64(disk.count), granularity: 1 << UInt32(bits))
+        case .removeBitmap(let choice):
+            guard let names = bitmaps?.keys.sorted(), !names.isEmpty else { return }
+            bitmaps?[names[choice % names.count]] = nil
+            try driver.removeStoredBitmap(name: names[choice % names.count])
         case .create(let stateByteCount):
             if hasSnapshots { try createSnapshot(stateByteCount ?? 0, driver) }
         case .delete(let choice):
@@ -107,6 +126,7 @@ extension ImageModel {
             guard let id = chosen(choice), let snapshot = snapshots[id] else { return }
             if try isTooNarrow({ try driver.revert(toSnapshot: id) }) { return }
             disk = snapshot.disk
+            resizeBitmaps()
         case .abandonState(let byteCount):
             guard hasSnapshots else { return }
             let writer = try driver.beginVMState()
@@ -117,6 +137,7 @@ extension ImageModel {
             try driver.resize(toByteCount: UInt64(byteCount))
             disk = Array(disk.prefix(byteCount))
             disk.append(contentsOf: repeatElement(0, count: byteCount - disk.count))
+            resizeBitmaps()
         case .writeCompressed(let range, let seed):
             guard !driver.geometry.hasExternalData else { return }
             // Half of the bytes are equal, so that most clusters become smaller.
@@ -171,5 +192,49 @@ extension ImageModel {
             try bytes.withUnsafeMutableBytes { try reader.read(into: $0, at: 0) }
             #expect(bytes == snapshot.state, "state \(id) \(note)")
         }
+    }
+}
+
+extension ImageModel {
+    /// As a node notes it in its bitmaps.
+    private mutating func noteWrite(_ operation: ImageOperation) {
+        switch operation {
+        case .write(let range, _), .zero(let range, _), .discard(let range), .writeCompressed(let range, _):
+            for name in (bitmaps ?? [:]).keys {
+                bitmaps?[name]?.set(at: UInt64(range.lowerBound), byteCount: UInt64(range.count))
+            }
+        default: break
+        }
+    }
+
+    private mutating func resizeBitmaps() {
+        for name in (bitmaps ?? [:]).keys { bitmaps?[name]?.resize(toDiskByteCount: UInt64(disk.count)) }
+    }
+
+    /// Stores the bitmaps, closes and opens the image, and compares what it has with what there was.
+    private func reopenWithBitmaps(
+        _ driver: inout Qcow2Driver, _ reopen: (Qcow2Driver) throws -> Qcow2Driver
+    ) throws {
+        guard let bitmaps else {
+            driver = try reopen(driver)
+            return
+        }
+        try storeBitmaps(in: driver)
+        driver = try reopen(driver)
+        let loaded = try driver.loadBitmaps()
+        #expect(Set(loaded.compactMap(\.name)) == Set(bitmaps.keys))
+        for bitmap in loaded {
+            #expect(!bitmap.state.isInconsistent)
+            #expect(bitmap.name.flatMap { bitmaps[$0] } == bitmap.bits)
+        }
+    }
+
+    func storeBitmaps(in driver: Qcow2Driver) throws {
+        try driver.storeBitmaps(
+            (bitmaps ?? [:]).map { name, bits in
+                var state = DirtyBitmap.State(name: name)
+                state.isPersistent = true
+                return DirtyBitmap(bits: bits, state: state)
+            })
     }
 }

@@ -10,6 +10,9 @@ struct ImageSpec: CustomStringConvertible {
     var options: Qcow2Create.Options
     var hasDataFile = false
     var isMadeByQEMU = false
+    /// Length and seed of a raw backing file's content.
+    var base: (byteCount: Int, seed: UInt64)?
+    var hasBitmaps = false
 
     static func random(_ generator: inout SeededGenerator) -> ImageSpec {
         func chance(_ percent: Int) -> Bool { Int.random(in: 0..<100, using: &generator) < percent }
@@ -34,11 +37,17 @@ struct ImageSpec: CustomStringConvertible {
             spec.options.preallocation = mode
         }
         spec.isMadeByQEMU = chance(40)
+        spec.hasBitmaps = options.version == 3 && chance(40)
+        if !spec.options.isDataFileRaw, spec.options.preallocation == .off, chance(30) {
+            let count = 512 * Int.random(in: 1...2 * Int(options.diskByteCount / 512), using: &generator)
+            spec.base = (count, generator.next())
+        }
         return spec
     }
 
     var description: String {
         (isMadeByQEMU ? "by qemu-img, " : "") + "size \(options.diskByteCount), " + qemuOptions("DATA")
+            + (base.map { ", over \($0.byteCount) bytes of seed \($0.seed)" } ?? "")
     }
 
     private func qemuOptions(_ dataFile: String) -> String {
@@ -56,10 +65,19 @@ struct ImageSpec: CustomStringConvertible {
     /// Makes the image at `path`, with its data file beside it.
     func make(_ fixture: ImageFixture, _ path: String) throws {
         let dataPath = path + ".data"
+        var options = options
+        if let base {
+            let file = try Descriptor.open(path + ".base", [.writeOnly, .create, .truncate])
+            try file.writeAll(pattern(base.byteCount, base.seed))
+            file.close()
+            options.backingFilename = path + ".base"
+            options.backingFormat = "raw"
+        }
         if isMadeByQEMU {
             try fixture.run(
                 "qemu-img",
-                ["create", "-q", "-f", "qcow2", "-o", qemuOptions(dataPath), path, "\(options.diskByteCount)"])
+                ["create", "-q", "-f", "qcow2", "-o", qemuOptions(dataPath)]
+                    + (base == nil ? [] : ["-b", path + ".base", "-F", "raw"]) + [path, "\(options.diskByteCount)"])
             return
         }
         let node = try fileNode(path, creates: true)
@@ -71,14 +89,20 @@ struct ImageSpec: CustomStringConvertible {
 
     func open(_ path: String, on node: BlockNode? = nil) throws -> Qcow2Driver {
         let image = try Qcow2Image.read(try node ?? fileNode(path))
+        let backing = try base.map { _ in try fileNode(path + ".base", isReadOnly: true) }
         return try Qcow2Driver(
-            image, backing: nil, dataFile: hasDataFile ? try fileNode(path + ".data") : nil, options: .init())
+            image, backing: backing, dataFile: hasDataFile ? try fileNode(path + ".data") : nil, options: .init())
     }
 
     var model: ImageModel {
-        ImageModel(
-            disk: [UInt8](repeating: 0, count: Int(options.diskByteCount)),
-            clusterByteCount: Int(options.clusterByteCount), hasSnapshots: !hasDataFile,
-            hasNarrowRefcounts: options.refcountBits < 8, isOld: options.version == 2)
+        var disk = [UInt8](repeating: 0, count: Int(options.diskByteCount))
+        if let base {
+            let shown = pattern(base.byteCount, base.seed).prefix(disk.count)
+            disk.replaceSubrange(0..<shown.count, with: shown)
+        }
+        return ImageModel(
+            disk: disk, clusterByteCount: Int(options.clusterByteCount), hasSnapshots: !hasDataFile,
+            hasNarrowRefcounts: options.refcountBits < 8, isOld: options.version == 2,
+            backingByteCount: base?.byteCount ?? 0, bitmaps: hasBitmaps ? [:] : nil)
     }
 }

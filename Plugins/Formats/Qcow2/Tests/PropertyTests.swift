@@ -26,6 +26,7 @@ import Testing
         try fixture.expectClean(path, "seed \(seed) \(spec)")
         var model = spec.model
         var driver = try spec.open(path)
+        if spec.hasBitmaps { #expect(try driver.loadBitmaps().isEmpty) }
         var log = "seed \(seed) \(spec)"
         for step in 0..<30 {
             let operation = ImageOperation.random(model, maximum: 300_000, &generator)
@@ -46,6 +47,7 @@ import Testing
             try model.expectEqual(driver, log)
         }
         let names = driver.snapshots
+        if spec.hasBitmaps { try model.storeBitmaps(in: driver) }
         try driver.close()
         try fixture.expectClean(path, log)
         #expect(try fixture.content(path) == model.disk, "\(log)")
