@@ -5,6 +5,9 @@ import Qcow2Format
 import RawFormat
 import RawSidecarFormat
 import SnapshotFilter
+import VdiFormat
+import VmdkFormat
+import VpcFormat
 
 /// The modules that open images: for the agent and for programs that work on images without one.
 public enum BlockModules {
@@ -13,6 +16,9 @@ public enum BlockModules {
         RawFormatModule.module,
         Qcow2FormatModule.module,
         RawSidecarFormatModule.module,
+        VdiFormatModule.module,
+        VpcFormatModule.module,
+        VmdkFormatModule.module,
         CopyBeforeWriteModule.module,
         SnapshotModule.module,
     ]

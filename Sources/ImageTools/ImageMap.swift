@@ -73,11 +73,13 @@ public enum ImageMap {
                     start: position, byteCount: length, depth: depth, isPresent: true, readsAsZeros: false,
                     hostOffset: nil)
             case .zero(let isAllocated):
-                // A hole of a plain file is its content, not a lack of it.
-                let isPlain = !(layer.driver is any Backed)
-                guard isAllocated || isPlain || depth == layers.count - 1 else { continue }
+                // What an image without others below does not hold is its content, not a lack of it; in a plain file such a
+                // hole has a place as well.
+                let isAlone = !(layer.driver is any Backed)
+                let isPlain = isAlone && !(layer.driver is any PlacedDriver)
+                guard isAllocated || isAlone || depth == layers.count - 1 else { continue }
                 return ImageMapEntry(
-                    start: position, byteCount: length, depth: depth, isPresent: isAllocated || isPlain,
+                    start: position, byteCount: length, depth: depth, isPresent: isAllocated || isAlone,
                     readsAsZeros: true, hostOffset: isPlain ? position : nil)
             }
         }

@@ -54,24 +54,7 @@ import Testing
         format: FormatUnderTest
     ) async throws {
         try await onBlockingThread {
-            let whole = try prepared(format)
-            let seed = SystemClock.monotonicNanoseconds()
-            print("\(format.name): random damage from seed \(seed)")
-            var generator = SeededGenerator(seed: seed)
-            let before = try residentByteCount()
-            for _ in 0..<200 {
-                let file = format.files.randomElement(using: &generator) ?? "file"
-                var bytes = whole[file] ?? []
-                guard !bytes.isEmpty else { continue }
-                for _ in 0..<Int.random(in: 1...4, using: &generator) {
-                    // Metadata stand at the beginning more often than not.
-                    let limit = Bool.random(using: &generator) ? min(bytes.count, 512) : bytes.count
-                    bytes[Int.random(in: 0..<limit, using: &generator)] = UInt8.random(in: 0...255, using: &generator)
-                }
-                try open(format, whole, file, bytes)
-            }
-            let grown = try residentByteCount() - before
-            guard grown < 256 << 20 else { throw failure(format, "took \(grown) bytes for damaged images") }
+            try FuzzCampaign(subject: format.subject, contents: try prepared(format)).run()
         }
     }
 
@@ -96,24 +79,12 @@ import Testing
         let image = try SubjectImage(format.subject, contents: contents)
         do {
             let driver = try image.open(isReadOnly: true)
-            for disk in [driver] + openSnapshots(driver) {
-                // A hostile size may be anything.
-                let count = min(disk.byteCount, 1 << 18)
-                _ = try disk.readBytes(0, Int(count))
-                _ = try disk.extents(at: 0, byteCount: count, limit: 64)
-            }
+            // A hostile size may be anything.
+            let count = min(driver.byteCount, 1 << 18)
+            _ = try driver.readBytes(0, Int(count))
+            _ = try driver.extents(at: 0, byteCount: count, limit: 64)
             try driver.close()
         } catch is ColdframeError {}
-    }
-
-    private func openSnapshots(_ driver: any BlockDriver) -> [any BlockDriver] {
-        guard let bearer = driver as? any SnapshotBearing else { return [] }
-        return bearer.snapshots.prefix(8).compactMap { try? bearer.openSnapshot(id: $0.id) }
-    }
-
-    private func residentByteCount() throws -> Int {
-        let words = String(decoding: try Files.readAll("/proc/self/statm"), as: UTF8.self).split(separator: " ")
-        return (Int(words[1]) ?? 0) * 4096
     }
 }
 
@@ -161,20 +132,11 @@ import Testing
     @Test(arguments: FormatUnderTest.all) func noFileNameIsFollowedWithoutTheGate(format: FormatUnderTest) async throws
     {
         try await onBlockingThread {
-            let directory = try Files.temporaryDirectory(prefix: "conformance")
-            defer { try? Files.removeTree(directory) }
-            func qemuImg(_ arguments: [String]) throws -> Bool {
-                let null = try Descriptor.open("/dev/null", .readWrite)
-                let process = try ProcessControl.spawn(
-                    SpawnRequest(
-                        path: "qemu-img", arguments: arguments, descriptors: [(null.raw, 1), (null.raw, 2)]))
-                if case .exited(0) = try ProcessControl.wait(process) { return true }
-                return false
-            }
-            let (base, top) = ("\(directory)/base", "\(directory)/top")
-            guard try qemuImg(["create", "-q", "-f", "raw", base, "1M"]),
-                try qemuImg(["create", "-q", "-f", format.name, "-b", base, "-F", "raw", top])
-            else { return }
+            let folder = try ToolFolder()
+            let (base, top) = (folder.path("base"), folder.path("top"))
+            try folder.require("qemu-img", "create", "-q", "-f", "raw", base, "1M")
+            let arguments = ["create", "-q", "-f", format.name, "-b", base, "-F", "raw", top]
+            guard try folder.run("qemu-img", arguments).status == 0 else { return }
             let asked = Locked<[String]>([])
             let node = BlockNode(name: "file", driver: try PlainFile(path: top))
             try expectRefused(format, "a backing file behind a shut gate") {

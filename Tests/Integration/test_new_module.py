@@ -15,43 +15,54 @@ def new_module(root, *arguments):
     return subprocess.run([ROOT / "tools/new-module", *arguments, "--root", root], capture_output=True, text=True)
 
 
+# Kind, folder, the end of the target's name, the list of modules.
+KINDS = [("format", "Formats", "Format", "Sources/BlockModules/BlockModules.swift"),
+         ("protocol", "Protocols", "Protocol", "Sources/BlockModules/BlockModules.swift"),
+         ("filter", "Filters", "Filter", "Sources/BlockModules/BlockModules.swift"),
+         ("export", "Exports", "Export", "Sources/coldframed/Modules.swift")]
+
+
 @pytest.fixture
 def tree(directory):
     """As much of the tree as the tool changes."""
-    for name in ("Package.swift", "Sources/BlockModules/BlockModules.swift", ".swift-format"):
+    for name in ("Package.swift", "Sources/BlockModules/BlockModules.swift", "Sources/coldframed/Modules.swift",
+                 ".swift-format"):
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, directory / name)
     return directory
 
 
-def test_a_new_format_compiles_as_it_is(tree):
-    result = new_module(tree, "format", "SampleDisk")
+@pytest.mark.parametrize("kind, parent, suffix, modules", KINDS)
+def test_a_new_module_compiles_as_it_is(tree, kind, parent, suffix, modules):
+    """`tools/soak` builds them for good and runs the conformance tests on them."""
+    result = new_module(tree, kind, "SampleDisk")
     assert result.returncode == 0, result.stderr
-    folder = tree / "Plugins/Formats/SampleDisk"
+    target, folder = f"SampleDisk{suffix}", tree / "Plugins" / parent / "SampleDisk"
     core = sorted((ROOT / "Sources/QAPI/schema").glob("*.json"))
     schema = tree / "Schema.swift"
-    subprocess.run([BINARIES / "QAPIGen", "--target", "SampleDiskFormat", "--output", schema,
+    subprocess.run([BINARIES / "QAPIGen", "--target", target, "--output", schema,
                     *(word for path in core for word in ("--lookup", path)), folder / "schema/sample-disk.json"],
                    check=True)
     sources = sorted(folder.glob("*.swift"))
     checked = subprocess.run(
-        ["swiftc", "-typecheck", "-swift-version", "6", "-module-name", "SampleDiskFormat", "-I", BINARIES / "Modules",
+        ["swiftc", "-typecheck", "-swift-version", "6", "-module-name", target, "-I", BINARIES / "Modules",
          *(word for path in BINARIES.glob("C*.build/module.modulemap") for word in ("-Xcc", f"-fmodule-map-file={path}")),
          *sources, schema], capture_output=True, text=True)
-    assert checked.returncode == 0, checked.stderr
+    assert checked.returncode == 0 and "warning:" not in checked.stderr, checked.stderr
     linted = subprocess.run(["swift", "format", "lint", "--strict", "--configuration", tree / ".swift-format",
-                             *folder.rglob("*.swift"), tree / "Package.swift", tree / "Sources/BlockModules/BlockModules.swift"],
+                             *folder.rglob("*.swift"), tree / "Package.swift", tree / modules],
                             capture_output=True, text=True)
     assert linted.returncode == 0, linted.stderr
-    assert '("SampleDiskFormat", "Plugins/Formats/SampleDisk", []),' in (tree / "Package.swift").read_text()
-    modules = (tree / "Sources/BlockModules/BlockModules.swift").read_text()
-    assert "import SampleDiskFormat\n" in modules and "        SampleDiskFormatModule.module,\n" in modules
+    assert f'("{target}", "Plugins/{parent}/SampleDisk", []),' in (tree / "Package.swift").read_text()
+    listed = (tree / modules).read_text()
+    assert f"import {target}\n" in listed and f" {target}Module.module,\n" in listed
     assert "__" not in "".join(path.read_text() for path in folder.rglob("*") if path.is_file())
 
 
 @pytest.mark.parametrize("arguments, text", [
-    (("format", "lower"), "no name of a type"), (("filesystem", "Sample"), "there is no kind 'filesystem'"),
-    (("format",), "usage:")])
+    (("format", "lower"), "no name of a type"), (("disk", "Sample"), "there is no kind 'disk'"),
+    (("store", "Sample"), "a format that adopts VMStateBearing is a store"),
+    (("filesystem", "Sample"), "there is no protocol for more of them yet"), (("format",), "usage:")])
 def test_what_it_cannot_make_is_refused(tree, arguments, text):
     result = new_module(tree, *arguments)
     assert result.returncode != 0 and text in result.stderr

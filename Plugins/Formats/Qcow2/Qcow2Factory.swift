@@ -16,6 +16,8 @@ public struct Qcow2Factory: BlockDriverFactory {
 
     public init() {}
 
+    public func recognises(head: [UInt8]) -> Bool { head.starts(with: [0x51, 0x46, 0x49, 0xFB]) }
+
     @AgentActor
     public func open(_ options: BlockdevOptions, context: any OpenContext) async throws -> any BlockDriver {
         guard let branch = options.branch as? BlockdevOptionsQcow2 else {

@@ -15,6 +15,10 @@ public protocol BlockDriverFactory: Sendable {
     /// Whether a parent opens this driver with a protocol below it (`file`), as formats do.
     var isFormat: Bool { get }
 
+    /// Whether a file that begins with `head`, up to 512 bytes, is one of this format's. Only for files that the user has
+    /// named without a format; nothing else is ever guessed. The default is no.
+    func recognises(head: [UInt8]) -> Bool
+
     /// Its nodes show their first child with something added, which they open in the role `.filtered`.
     var isFilter: Bool { get }
 
@@ -26,6 +30,8 @@ public protocol BlockDriverFactory: Sendable {
 
 extension BlockDriverFactory {
     public var isFilter: Bool { false }
+
+    public func recognises(head: [UInt8]) -> Bool { false }
 
     @AgentActor
     public func create(_ options: BlockdevCreateOptions, context: any CreateContext) async throws {
@@ -57,6 +63,17 @@ public protocol OpenContext: AnyObject {
     func snapshot(ofChild name: String, id: String?, tag: String?) async throws -> any SnapshotLease
     /// What the driver calls, on any thread, when it finds the image damaged (`BLOCK_IMAGE_CORRUPTED`).
     func corruptionReport() -> @Sendable (ImageCorruption) -> Void
+}
+
+extension OpenContext {
+    /// For a driver that never writes: refuses to be opened for writing, unless `auto-read-only` lets it open read-only.
+    public func refuseWriting(by driverName: String, to filename: String) throws(ColdframeError) {
+        guard isReadOnly || autoReadOnly else {
+            throw ColdframeError(
+                .unsupported,
+                "Driver '\(driverName)' does not write: open '\(filename)' with read-only=on")
+        }
+    }
 }
 
 /// Damage that a driver has found in its image.

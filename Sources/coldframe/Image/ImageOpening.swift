@@ -57,9 +57,10 @@ struct ImageOpening {
     static func probe(_ path: String) throws -> String {
         let file = try Descriptor.open(path, .readOnly)
         defer { file.close() }
-        var magic = [UInt8](repeating: 0, count: 4)
-        let count = try magic.withUnsafeMutableBytes { try file.preadFull(into: $0, at: 0) }
-        return count == 4 && magic == [0x51, 0x46, 0x49, 0xFB] ? "qcow2" : "raw"
+        var head = [UInt8](repeating: 0, count: 512)
+        let count = try head.withUnsafeMutableBytes { try file.preadFull(into: $0, at: 0) }
+        let found = BlockModules.all.lazy.flatMap(\.blockDrivers).first { $0.recognises(head: Array(head[..<count])) }
+        return found?.driverName ?? "raw"
     }
 
     /// The images of a chain, top first, each opened without the one that it is backed by. The chain has been opened as a

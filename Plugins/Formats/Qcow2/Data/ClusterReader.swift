@@ -128,35 +128,3 @@ final class ClusterReader: Sendable {
         }
     }
 }
-
-/// Collects extents in order and merges neighbours.
-private struct ExtentList {
-    private(set) var extents: [Extent] = []
-    let limit: Int
-
-    init(limit: Int) { self.limit = max(1, limit) }
-
-    /// One more than `limit` is never needed: what would start it ends the list.
-    private var isClosed = false
-    var isFull: Bool { isClosed }
-    var room: Int { max(1, limit - extents.count) }
-
-    mutating func append(_ extent: Extent) {
-        guard !isClosed, extent.byteCount > 0 else { return }
-        if let last = extents.last, Self.joins(last, extent) {
-            extents[extents.count - 1].byteCount += extent.byteCount
-        } else if extents.count < limit {
-            extents.append(extent)
-        } else {
-            isClosed = true
-        }
-    }
-
-    private static func joins(_ a: Extent, _ b: Extent) -> Bool {
-        guard a.end == b.offset else { return false }
-        switch (a.kind, b.kind) {
-        case (.data(let s, let x), .data(let t, let y)): return s === t && x + a.byteCount == y
-        default: return a.kind == b.kind
-        }
-    }
-}

@@ -5,10 +5,9 @@ import QMPWire
 ///
 /// Its tables and clusters are not rewritten in that time, so it has a cache of its own and takes no part in the
 /// active disk's locks.
-final class SnapshotDisk: BlockDriver {
+final class SnapshotDisk: ReadOnlyDriver {
     let driverName = "qcow2"
     let byteCount: UInt64
-    let isReadOnly = true
     let threadModel = ThreadModel.parallel
     let displayFilename: String
     private let reader: ClusterReader
@@ -44,20 +43,6 @@ final class SnapshotDisk: BlockDriver {
     func extents(at offset: UInt64, byteCount: UInt64, limit: Int) throws(ColdframeError) -> [Extent] {
         try reader.extents(at: offset, byteCount: byteCount, limit: limit)
     }
-
-    func write(_ buffer: UnsafeRawBufferPointer, at offset: UInt64, flags: WriteFlags) throws(ColdframeError) {
-        throw Self.readOnlyError
-    }
-
-    func writeZeroes(at offset: UInt64, byteCount: UInt64, flags: WriteFlags) throws(ColdframeError) {
-        throw Self.readOnlyError
-    }
-
-    func discard(at offset: UInt64, byteCount: UInt64) throws(ColdframeError) { throw Self.readOnlyError }
-    func flush() throws(ColdframeError) {}
-    func close() throws(ColdframeError) {}
-
-    private static let readOnlyError = ColdframeError(.permission, "A snapshot is read-only")
 }
 
 /// Reads the state that is stored beside a snapshot.

@@ -6,10 +6,9 @@ import LinuxSystem
 /// What was not kept is read from the raw file, where a writer may be about to change it. The writer publishes the kept
 /// content first: so if no entry has appeared by the end of the read, what was read is what the snapshot holds;
 /// otherwise it is read again from there.
-final class SnapshotDisk: BlockDriver {
+final class SnapshotDisk: ReadOnlyDriver {
     let driverName = "raw-sidecar"
     let byteCount: UInt64
-    let isReadOnly = true
     let threadModel = ThreadModel.parallel
     let displayFilename: String
     private let generation: UInt32
@@ -78,28 +77,31 @@ final class SnapshotDisk: BlockDriver {
     }
 
     func extents(at offset: UInt64, byteCount: UInt64, limit: Int) throws(ColdframeError) -> [Extent] {
-        var extents: [Extent] = []
+        var list = ExtentList(limit: limit)
         var next = offset
-        while next < offset + byteCount, extents.count < limit {
+        while next < offset + byteCount, !list.isFull {
             let piece = piece(next..<offset + byteCount)
-            switch piece.source {
-            case .zero: extents.append(piece.range, .zero(allocated: true))
-            case .stored(let first):
-                let start = hostOffset(first, piece.range)
-                if let source = store.file.node.driver as? any ExtentSource {
-                    extents.append(piece.range, .data(source: source, hostOffset: start))
-                } else {
-                    extents.append(piece.range, .opaque)
-                }
-            case .raw:
-                let found = try rawExtents(piece.range, limit: limit - extents.count)
+            if piece.source == .raw {
+                let found = try rawExtents(piece.range, limit: list.room)
                 // Kept meanwhile: asked again.
                 guard isStillRaw(piece.range) else { continue }
-                for extent in found { extents.append(extent.offset..<extent.end, extent.kind) }
+                for extent in found { list.append(extent) }
+                next = found.last?.end ?? next
+            } else {
+                list.append(storedExtent(piece.range, piece.source))
+                next = piece.range.upperBound
             }
-            next = extents.last?.end ?? next
         }
-        return extents
+        return list.extents
+    }
+
+    private func storedExtent(_ range: Range<UInt64>, _ source: PreservedIndex.Source) -> Extent {
+        var kind = Extent.Kind.zero(allocated: true)
+        if case .stored(let first) = source {
+            let file = store.file.node.driver as? any ExtentSource
+            kind = file.map { .data(source: $0, hostOffset: hostOffset(first, range)) } ?? .opaque
+        }
+        return Extent(offset: range.lowerBound, byteCount: range.upperBound - range.lowerBound, kind: kind)
     }
 
     /// Holes stay zero for this snapshot whatever the guest writes. Data is to be read through `read`, which notices a
@@ -118,41 +120,5 @@ final class SnapshotDisk: BlockDriver {
             if case .zero = $0.kind { return $0 }
             return Extent(offset: $0.offset, byteCount: $0.byteCount, kind: .opaque)
         }
-    }
-
-    func write(_ buffer: UnsafeRawBufferPointer, at offset: UInt64, flags: WriteFlags) throws(ColdframeError) {
-        throw Self.readOnlyError
-    }
-
-    func writeZeroes(at offset: UInt64, byteCount: UInt64, flags: WriteFlags) throws(ColdframeError) {
-        throw Self.readOnlyError
-    }
-
-    func discard(at offset: UInt64, byteCount: UInt64) throws(ColdframeError) { throw Self.readOnlyError }
-    func flush() throws(ColdframeError) {}
-    func close() throws(ColdframeError) {}
-
-    private static let readOnlyError = ColdframeError(.permission, "A snapshot is read-only")
-}
-
-extension [Extent] {
-    /// Appends a piece, joined to the last if it continues it.
-    fileprivate mutating func append(_ range: Range<UInt64>, _ kind: Extent.Kind) {
-        let byteCount = range.upperBound - range.lowerBound
-        if let last, last.end == range.lowerBound, last.kind.continues(into: kind, after: last.byteCount) {
-            self[count - 1].byteCount += byteCount
-        } else {
-            append(Extent(offset: range.lowerBound, byteCount: byteCount, kind: kind))
-        }
-    }
-}
-
-extension Extent.Kind {
-    /// Whether a piece of kind `next`, `distance` bytes further on, is more of the same.
-    fileprivate func continues(into next: Self, after distance: UInt64) -> Bool {
-        if case .data(let source, let hostOffset) = self {
-            return next == .data(source: source, hostOffset: hostOffset + distance)
-        }
-        return self == next
     }
 }

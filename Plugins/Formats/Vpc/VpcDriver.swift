@@ -1,0 +1,21 @@
+import ColdframeKit
+
+/// An open vpc image, read-only. Any number of threads: nothing changes after it was opened.
+final class VpcDriver: PlacedDriver, ReadOnlyDriver {
+    let driverName = "vpc"
+    let threadModel = ThreadModel.parallel
+    private let image: VpcImage
+
+    init(_ image: VpcImage) { self.image = image }
+
+    var file: BlockNode { image.file }
+    var byteCount: UInt64 { image.footer.diskByteCount }
+
+    func information() throws(ColdframeError) -> BlockInformation {
+        BlockInformation(
+            allocatedByteCount: try file.driver.information().allocatedByteCount,
+            clusterByteCount: image.blocks.map { UInt32($0.byteCount) })
+    }
+
+    func place(_ range: Range<UInt64>) throws(ColdframeError) -> Place { image.place(range) }
+}
