@@ -59,6 +59,12 @@ int cf_disable_copy_on_write(int fd) {
     return ioctl(fd, FS_IOC_SETFLAGS, &flags);
 }
 
+int cf_clone_range(int target, uint64_t target_offset, int source, uint64_t source_offset, uint64_t count) {
+    struct file_clone_range range = {
+        .src_fd = source, .src_offset = source_offset, .src_length = count, .dest_offset = target_offset};
+    return ioctl(target, FICLONERANGE, &range);
+}
+
 int cf_filesystem_type(int fd, int64_t *type) {
     struct statfs status;
     int result = fstatfs(fd, &status);

@@ -53,6 +53,21 @@ extension Descriptor {
         }
     }
 
+    /// `ioctl(2)` FICLONERANGE: the range shares its blocks with the one at `sourceOffset` of `source` until one of them is
+    /// written. EOPNOTSUPP, ENOTTY, EXDEV or EINVAL where the filesystem cannot, or cannot with these offsets. `byteCount`
+    /// is not 0.
+    public func shareRange(
+        at offset: UInt64, with source: Int32, at sourceOffset: UInt64, byteCount: UInt64
+    ) throws(SystemError) {
+        _ = try FileChanges.perform(on: raw) { () throws(SystemError) in
+            try SystemCall.run("ioctl") { cf_clone_range(raw, offset, source, sourceOffset, byteCount) }
+        } _: { key, _ in
+            var bytes = [UInt8](repeating: 0, count: Int(byteCount))
+            _ = try? bytes.withUnsafeMutableBytes { try preadFull(into: $0, at: offset) }
+            return .write(key, offset: offset, bytes: bytes)
+        }
+    }
+
     /// The first byte at or after `offset` that holds data, or nil if there is none (`lseek(2)` SEEK_DATA).
     public func seekData(from offset: UInt64) throws(SystemError) -> UInt64? {
         try seek("lseek", from: offset, cf_seek_data)

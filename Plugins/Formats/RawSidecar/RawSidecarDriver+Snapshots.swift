@@ -3,7 +3,7 @@ import ColdframeKit
 extension RawSidecarDriver: SnapshotBearing {
     public var snapshots: [SnapshotInfo] { store.contents.withLock { $0.snapshots.map(\.info) } }
 
-    /// One record and two flushes, whatever the size of the disk.
+    /// One record and one flush, whatever the size of the disk; another if the guest has not flushed what it wrote.
     public func createSnapshot(_ request: SnapshotRequest) throws(ColdframeError) -> SnapshotInfo {
         try checkMayChange()
         guard request.name.utf8.count <= Limits.nameByteCount, request.annotation.count <= Limits.annotationByteCount
@@ -14,7 +14,7 @@ extension RawSidecarDriver: SnapshotBearing {
                     + "\(Limits.annotationByteCount)")
         }
         // What the snapshot is to hold lies in the raw file, and must do so after a power loss.
-        try raw.direct.flush()
+        try durability.flushIfChanged(raw)
         let byteCount = self.byteCount
         let record = store.contents.withLock { contents in
             let greatest = contents.snapshots.compactMap { UInt64($0.info.id) }.max() ?? 0
@@ -85,6 +85,7 @@ extension RawSidecarDriver: Resizable {
                 .unsupported,
                 "Node '\(raw.name)' cannot change its size: driver '\(raw.driver.driverName)' is not resizable")
         }
+        defer { durability.noteChange() }
         try resizable.resize(toByteCount: byteCount)
     }
 

@@ -16,6 +16,7 @@ public final class RawSidecarDriver: BlockDriver {
     let raw: BlockNode
     let store: SidecarStore
     let keeper: CopyBeforeWrite
+    let durability = RawDurability()
     private let options: Options
     /// There is a snapshot whose content must be kept.
     let hasReaders = Atomic<Bool>(false)
@@ -115,6 +116,7 @@ public final class RawSidecarDriver: BlockDriver {
         _ buffer: UnsafeRawBufferPointer, at offset: UInt64, flags: WriteFlags
     ) throws(ColdframeError) {
         try beforeChange(offset..<offset + UInt64(buffer.count))
+        defer { durability.noteChange() }
         try raw.direct.write(buffer, at: offset, flags: flags)
     }
 
@@ -137,7 +139,7 @@ public final class RawSidecarDriver: BlockDriver {
         if isReadOnly { return }
         try checkNotStuck()
         // What the raw file's content relies on in the sidecar was durable before it was written.
-        try raw.direct.flush()
+        try durability.flush(raw)
     }
 
     public func extents(at offset: UInt64, byteCount: UInt64, limit: Int) throws(ColdframeError) -> [Extent] {
@@ -162,6 +164,7 @@ public final class RawSidecarDriver: BlockDriver {
     private func inSteps(
         _ range: Range<UInt64>, _ change: (Range<UInt64>) throws(ColdframeError) -> Void
     ) throws(ColdframeError) {
+        defer { durability.noteChange() }
         guard hasReaders.load(ordering: .acquiring) else {
             try beforeChange(range)
             return try change(range)

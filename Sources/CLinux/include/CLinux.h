@@ -32,6 +32,8 @@ int cf_block_device_size(int fd, uint64_t *size);
 int cf_block_device_sector_size(int fd, int *size);
 /// ioctl(2) FS_IOC_SETFLAGS: new data of the file is not copied on write, where the filesystem does that.
 int cf_disable_copy_on_write(int fd);
+/// ioctl(2) FICLONERANGE: the range of `target` and that of `source` share their blocks until one of them is written.
+int cf_clone_range(int target, uint64_t target_offset, int source, uint64_t source_offset, uint64_t count);
 /// statfs(2) f_type.
 int cf_filesystem_type(int fd, int64_t *type);
 int cf_memfd_create(const char *name);

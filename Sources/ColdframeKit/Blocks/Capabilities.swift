@@ -112,6 +112,16 @@ public protocol CompressedWriting: BlockDriver {
     func writeCompressed(_ buffer: UnsafeRawBufferPointer, at offset: UInt64) throws(ColdframeError)
 }
 
+/// Can take a range of a file over without a copy.
+public protocol RangeSharing: BlockDriver {
+    /// Makes `byteCount` bytes at `offset`, which lie within the disk, those at `sourceOffset` of `source`: they share the
+    /// host's blocks until one of them is written. False, with nothing changed, where the host cannot do that, or not
+    /// with these ranges. Threads and durability as for `write`.
+    func share(
+        _ source: any ExtentSource, at sourceOffset: UInt64, byteCount: UInt64, to offset: UInt64
+    ) throws(ColdframeError) -> Bool
+}
+
 /// Can tell whether its content was changed while nobody here had it open.
 public protocol ChangeStamped: BlockDriver {
     /// The time of the last change, or nil where the host keeps none that can be relied on (block devices). Two equal

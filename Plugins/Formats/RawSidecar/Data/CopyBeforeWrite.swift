@@ -1,19 +1,30 @@
 import ColdframeKit
 import Glibc
 import LinuxSystem
+import Synchronization
 
 /// Keeps what snapshots read from the raw file before a request changes it.
 ///
 /// Order: the old content goes to free clusters of the sidecar, the record of it to the log, one flush makes both
 /// durable, and only then does the caller write to the raw file. A crash anywhere leaves the raw file as it was, or the
 /// old content found by its record. Threads that come meanwhile share the flush; memory is bounded by `runByteCount` for
-/// each thread.
+/// each thread. A writer that goes through the disk in order finds more and more kept already: what lies ahead of it is
+/// copied with what it needs, so that it does not wait for a flush in every cluster.
 final class CopyBeforeWrite: Sendable {
     private let raw: BlockNode
     private let store: SidecarStore
-    /// Guest clusters that some thread is copying.
-    private let copying = Locked<Set<UInt64>>([])
+    private let copying = Locked(Copying())
+
+    private struct Copying {
+        /// Guest clusters that some thread is copying.
+        var clusters: Set<UInt64> = []
+        /// First cluster behind the last that were copied, and how many were copied ahead of need.
+        var next: UInt64?
+        var aheadCount: UInt64 = 0
+    }
     private let finished = ConditionVariable()
+    /// The host's filesystem, or one of the nodes below, cannot share ranges of the two files.
+    private let cannotShare = Atomic<Bool>(false)
 
     private static let runByteCount: UInt64 = 1 << 20
     /// Callers split longer ranges, so that no lock is held for long.
@@ -34,7 +45,7 @@ final class CopyBeforeWrite: Sendable {
             switch claim(next..<end) {
             case .nothing: return
             case .wait(let cluster):
-                finished.wait { self.copying.withLock { !$0.contains(cluster) } }
+                finished.wait { self.copying.withLock { !$0.clusters.contains(cluster) } }
                 next = cluster
             case .claimed(let clusters, let generation):
                 defer { release(clusters) }
@@ -51,23 +62,29 @@ final class CopyBeforeWrite: Sendable {
         case claimed(Range<UInt64>, generation: UInt32)
     }
 
-    /// Takes the next run that must be kept and that nobody else is copying.
+    /// Takes the next run that must be kept and that nobody else is copying, and what lies ahead of a writer that goes
+    /// through the disk in order.
     private func claim(_ clusters: Range<UInt64>) -> Claim {
-        let limit = max(1, Self.runByteCount >> store.clusterBits)
+        let bits = store.clusterBits
+        let limit = max(1, Self.runByteCount >> bits)
+        let diskEnd = (raw.byteCount + store.clusterByteCount - 1) >> bits
         return copying.withLock { copying in
             store.contents.withLock { contents in
                 guard let newest = contents.newest else { return .nothing }
-                let bits = store.clusterBits
                 guard let first = clusters.first(where: { contents.needsKeeping($0, clusterBits: bits) }) else {
                     return .nothing
                 }
-                if copying.contains(first) { return .wait(first) }
+                if copying.clusters.contains(first) { return .wait(first) }
+                let isInOrder = copying.next == first
+                copying.aheadCount = isInOrder ? min(limit, max(1, copying.aheadCount * 2)) : 0
+                let wanted = max(clusters.upperBound, min(diskEnd, first + 1 + copying.aheadCount))
                 var next = first
                 repeat {
-                    copying.insert(next)
+                    copying.clusters.insert(next)
                     next += 1
-                } while next < clusters.upperBound && next - first < limit && !copying.contains(next)
+                } while next < wanted && next - first < limit && !copying.clusters.contains(next)
                     && contents.needsKeeping(next, clusterBits: bits)
+                copying.next = next
                 return .claimed(first..<next, generation: newest.generation)
             }
         }
@@ -75,7 +92,7 @@ final class CopyBeforeWrite: Sendable {
 
     private func release(_ clusters: Range<UInt64>) {
         copying.withLock { copying in
-            for cluster in clusters { copying.remove(cluster) }
+            for cluster in clusters { copying.clusters.remove(cluster) }
         }
         finished.broadcast()
     }
@@ -119,7 +136,7 @@ final class CopyBeforeWrite: Sendable {
                 taken.append(place)
                 end = index + Int(place.count)
                 let content = UnsafeRawBufferPointer(rebasing: buffer[index * size..<end * size])
-                try store.file.write(content, at: store.file.offset(ofCluster: place.first))
+                try put(content, first + UInt64(index), place.first)
                 run.location = place.first
                 run.checksums = (0..<end - index).map {
                     Checksum.of(UnsafeRawBufferPointer(rebasing: content[$0 * size..<($0 + 1) * size]))
@@ -129,6 +146,20 @@ final class CopyBeforeWrite: Sendable {
             index = end
         }
         return runs
+    }
+
+    /// Puts the content of guest clusters from `first` on into the sidecar: shared with the raw file, where nobody changes it
+    /// meanwhile, if the host can do that, and copied otherwise.
+    private func put(_ content: UnsafeRawBufferPointer, _ first: UInt64, _ location: UInt32) throws(ColdframeError) {
+        let start = first << store.clusterBits
+        let target = store.file.offset(ofCluster: location)
+        let count = UInt64(content.count)
+        // A cluster that the raw file does not have as a whole cannot be shared as a whole.
+        if !cannotShare.load(ordering: .relaxed), start + count <= raw.byteCount {
+            if try store.file.share(raw.driver, at: start, byteCount: count, to: target) { return }
+            cannotShare.store(true, ordering: .relaxed)
+        }
+        try store.file.write(content, at: target)
     }
 
     private static func isZero(_ bytes: UnsafeRawBufferPointer) -> Bool {

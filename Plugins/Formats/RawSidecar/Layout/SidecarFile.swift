@@ -56,6 +56,17 @@ final class SidecarFile: Sendable {
         try bytes.withBytes { buffer throws(ColdframeError) in try write(buffer, at: offset) }
     }
 
+    /// Takes a range of another file over without a copy; false if that cannot be.
+    func share(
+        _ source: any BlockDriver, at sourceOffset: UInt64, byteCount: UInt64, to offset: UInt64
+    ) throws(ColdframeError) -> Bool {
+        guard let source = source as? any ExtentSource, let sharing = node.driver as? any RangeSharing else {
+            return false
+        }
+        try ensureByteCount(offset + byteCount)
+        return try sharing.share(source, at: sourceOffset, byteCount: byteCount, to: offset)
+    }
+
     func flush() throws(ColdframeError) { try io.flush() }
 
     /// Gives the space of free clusters back to the host. A hint: an error costs space only.

@@ -6,7 +6,7 @@ import ColdframeKit
 
 extension RawSidecarDriver {
     func revert(to target: Contents.Snapshot) throws(ColdframeError) {
-        try raw.direct.flush()
+        try durability.flushIfChanged(raw)
         let byteCount = self.byteCount
         let undo = store.contents.withLock { contents in
             SnapshotRecord(
@@ -76,6 +76,7 @@ extension RawSidecarDriver {
     /// Makes the raw file what `target` holds, durably.
     private func restore(_ target: Contents.Snapshot) throws(ColdframeError) {
         let size = target.info.diskByteCount
+        defer { durability.noteChange() }
         if size > raw.byteCount { try setRawSize(size) }
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.restoredByteCount, alignment: 4096)
         defer { buffer.deallocate() }

@@ -36,6 +36,60 @@ import Testing
         try disk.close()
     }
 
+    /// What lies ahead of such a writer is kept with what it needs.
+    @Test func aWriterThatGoesInOrderWaitsForFewFlushes() throws {
+        let image = try SubjectImage(.rawSidecar(), byteCount: 4 << 20)
+        try image.write(SeededGenerator.bytes(4 << 20, seed: 1), to: "disk.raw")
+        let nodes = try image.nodes()
+        let disk = try openImage(nodes)
+        let sidecar = try #require(nodes["disk.raw.sidecar"]?.driver as? PlainFile)
+        _ = try disk.createSnapshot(request("a"))
+        let before = sidecar.flushCount.load(ordering: .relaxed)
+        for block in 0..<1024 { try disk.writeBytes([2], at: UInt64(block) * 4096) }
+        // 256 clusters.
+        #expect(sidecar.flushCount.load(ordering: .relaxed) - before < 20)
+        #expect(try disk.openSnapshot(id: "1").readBytes(0, 4 << 20) == SeededGenerator.bytes(4 << 20, seed: 1))
+        try disk.close()
+    }
+
+    @Test func scatteredWritesKeepOnlyWhatTheyTouch() throws {
+        let (_, disk) = try SubjectImage.opened(byteCount: 4 << 20)
+        try disk.writeBytes(SeededGenerator.bytes(4 << 20, seed: 1), at: 0)
+        _ = try disk.createSnapshot(request("a"))
+        for index in 0..<100 { try disk.writeBytes([2], at: UInt64(index * 83 % 256) * 16384) }
+        #expect(disk.store.contents.withLock { $0.index.count } == 100)
+        try disk.close()
+    }
+
+    /// The second flush would be of a raw file in which nothing has changed.
+    @Test func aSnapshotOfADiskAtRestWaitsForOneFlush() throws {
+        let image = try SubjectImage(.rawSidecar(), byteCount: 1 << 20)
+        let nodes = try image.nodes()
+        let disk = try openImage(nodes)
+        let files = try ["disk.raw", "disk.raw.sidecar"].map { try #require(nodes[$0]?.driver as? PlainFile) }
+        func flushes(_ body: () throws -> Void) throws -> [Int] {
+            let before = files.map { $0.flushCount.load(ordering: .relaxed) }
+            try body()
+            return zip(files, before).map { $0.flushCount.load(ordering: .relaxed) - $1 }
+        }
+        // What was written before the image was opened may not be on the disk yet.
+        #expect(try flushes { _ = try disk.createSnapshot(request("a")) } == [1, 1])
+        #expect(try flushes { _ = try disk.createSnapshot(request("b")) } == [0, 1])
+        try disk.writeBytes([1], at: 0)
+        #expect(try flushes { _ = try disk.createSnapshot(request("c")) } == [1, 1])
+        try disk.writeBytes([2], at: 0)
+        try disk.flush()
+        #expect(try flushes { _ = try disk.createSnapshot(request("d")) } == [0, 1])
+        for change in [
+            { try disk.writeZeroes(at: 0, byteCount: 512, flags: []) }, { try disk.discard(at: 0, byteCount: 512) },
+            { try disk.resize(toByteCount: 2 << 20) }, { try disk.revert(toSnapshot: "1") },
+        ] {
+            try change()
+            #expect(try flushes { _ = try disk.createSnapshot(request("e")) } == [1, 1])
+        }
+        try disk.close()
+    }
+
     @Test func whatIsZeroTakesNoSpace() throws {
         let (image, disk) = try SubjectImage.opened(byteCount: 1 << 30)
         _ = try disk.createSnapshot(request("a"))
