@@ -120,6 +120,8 @@ public final class Agent {
         SnapshotContext(
             graph: graph, catalogue: catalogue, leases: leases, journal: journal, sets: setStore,
             stateDirectory: directories?.state, guest: { [guests] in guests.guest },
+            guestOptions: { [recorder] in recorder?.record.guest?.arguments },
+            replaceGuest: { [guests] in guests.replace($0, with: $1) },
             post: { [monitors] in monitors.post(event: $0, data: $1) },
             logger: logger)
     }

@@ -93,6 +93,8 @@ def test_it_is_a_guest_like_any_other(attached, directory):
         assert save(attached, mode, mode=mode)["way"] == mode
     assert sorted(path.name for path in tree.iterdir() if not path.name.startswith(".")) == ["live", "paused"]
     assert (tree / "live/disk0/disk.raw").stat().st_size == 64 * images.MEBIBYTE
+    with pytest.raises(JobError, match="started by somebody else"):
+        attached.run_job("snapshot-load", tag="live", vmstate=DISKS[0], devices=DISKS, way="replace")
     attached.run_job("snapshot-load", tag="live", vmstate=DISKS[0], devices=DISKS)
     consistency.check_going_on(attached.console)
     attached.execute("snapshot-save", job_id="c", tag="c", vmstate=DISKS[0], devices=DISKS)

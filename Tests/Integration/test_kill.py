@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from harness.strike import MODES, RECOVERY_POINTS, Striker, points_of
+from harness.strike import MODES, RECOVERY_POINTS, Striker, points_of, points_of_replacement
 
 ALL = os.environ.get("COLDFRAME_KILLS") == "all"
 MOMENTS = int(os.environ.get("COLDFRAME_MOMENTS", "6"))
@@ -53,6 +53,22 @@ def test_killed_in_a_load(striker, chance):
     guest.console.assert_advances()
 
 
+def test_killed_in_a_load_by_replacement(striker, chance):
+    guest, points = striker.guest, points_of_replacement()
+    guest.save("t")
+    for point in slice_of(points, chance, 4):
+        assert guest.console.ask("quiesce")["whole"] == [True, True, True]
+        before, pid = guest.console.report()["writers"], guest.pid
+        striker.kill_at(point, "snapshot-load", "t", way="replace")
+        striker.check("t", exists=True)
+        loaded = striker.seen["writers"] != before
+        assert loaded == (guest.pid != pid) == (points.index(point) >= points.index("load.committed")), \
+            f"killed at {point}, the guest is {'the loaded one' if loaded else 'the old one'}"
+        print(f"killed at {point}: {'the new process' if loaded else 'the old process'}")
+    guest.load("t", way="replace")
+    guest.console.assert_advances()
+
+
 def test_killed_in_a_delete(striker, chance):
     for point in slice_of(points_of("delete"), chance):
         if not striker.guest.tags():
@@ -65,12 +81,14 @@ def test_killed_in_a_delete(striker, chance):
 def test_killed_again_while_it_recovers(striker, chance):
     pairs = [(first, second) for first, seconds in RECOVERY_POINTS.items() for second in seconds]
     for first, second in slice_of(pairs, chance, 3):
-        command = "snapshot-" + first.split(".")[0]
+        operation = first.split(".")[0]
+        way = {"way": "replace"} if first in ("replace.passed", "load.continued") else {}
+        command = "snapshot-" + ("load" if operation == "replace" else operation)
         if command != "snapshot-save" and not striker.guest.tags():
             striker.guest.save("t")
         elif command == "snapshot-save" and striker.guest.tags():
             striker.guest.delete("t")
-        striker.kill_at(first, command, "t")
+        striker.kill_at(first, command, "t", **way)
         striker.kill_recovery_at(second)
         striker.check("t", exists=command == "snapshot-load")
         print(f"killed at {first}, then at {second}")
@@ -87,12 +105,14 @@ def test_killed_at_any_moment(striker, chance):
                 striker.guest.delete("t")
         elif not there:
             striker.guest.save("t")
+        if command == "snapshot-load":
+            arguments["way"] = chance.choice(["in-place", "replace"])
         moment = chance.uniform(0, 1.2)
         striker.begin(command, "t", **arguments)
         time.sleep(moment)
         striker.guest.kill()
         whole = striker.check("t")
-        print(f"{command} {arguments.get('mode', '')} killed after {moment * 1000:.0f} ms: "
+        print(f"{command} {' '.join(arguments.values())} killed after {moment * 1000:.0f} ms: "
               f"{'there' if whole else 'gone'}")
 
 
@@ -118,15 +138,77 @@ def test_the_guest_is_killed(guest, point):
     striker.begin("snapshot-" + point.split(".")[0], "t", **({"mode": "live"} if point.startswith("save") else {}))
     time.sleep(0.25)
     striker.kill_guest()
-    deadline = time.monotonic() + 30
-    while any(job["status"] != "concluded" for job in guest.execute("query-jobs")):
-        assert time.monotonic() < deadline, guest.execute("query-jobs")
-        time.sleep(0.05)
-    assert guest.execute("query-jobs")[0]["error"]
-    assert guest.execute("query-intents") == []
-    assert set(guest.tags()) == ({"t"} if point.startswith("load") else set())
-    with pytest.raises(Exception, match="has no guest"):
-        guest.execute("query-guest")
-    assert guest.end_agent() == 0
-    guest.check_images()
+    striker.check_without_guest({"t"} if point.startswith("load") else set())
     guest.restart(has_guest=False)
+
+
+@pytest.mark.parametrize("point", ["replace.spawned", "replace.fed", "load.stopped", "replace.passed"])
+def test_the_old_process_is_killed_in_a_load_by_replacement(guest, point):
+    """Before the commit the guest has died, and its disks are what it had written; after it the new process is the guest."""
+    striker = Striker(guest)
+    guest.save("t")
+    striker.restart(f"{point}=pause:2000")
+    mark, old = guest.mark(), guest.pid
+    striker.begin("snapshot-load", "t", way="replace")
+    wait_for_point(guest, point, mark)
+    os.kill(old, 9)
+    if point == "replace.passed":
+        guest.wait_job("j-t")
+        guest.follow()
+        assert guest.pid != old
+        striker.check("t", exists=True)
+    else:
+        with pytest.raises(Exception, match="(?i)guest|QEMU"):
+            guest.wait_job("j-t")
+        striker.check_without_guest({"t"})
+        guest.restart(has_guest=False)
+
+
+@pytest.mark.parametrize("point", ["replace.spawned", "replace.fed", "load.stopped"])
+def test_the_new_process_is_killed_in_a_load_by_replacement(guest, point):
+    """The old one goes on as if nothing had been."""
+    striker = Striker(guest)
+    guest.save("t")
+    striker.restart(f"{point}=pause:2000")
+    mark, pid, before = guest.mark(), guest.pid, guest.console.counter()
+    striker.begin("snapshot-load", "t", way="replace")
+    os.kill(wait_for_point(guest, point, mark), 9)
+    with pytest.raises(Exception, match="new process has not taken the state"):
+        guest.wait_job("j-t")
+    assert guest.console.counter() > before
+    striker.check("t", exists=True)
+    assert guest.pid == pid
+
+
+@pytest.mark.parametrize("victim", ["old", "new"])
+@pytest.mark.parametrize("point", ["replace.fed", "replace.passed", "load.continued"])
+def test_a_process_and_the_agent_are_killed_in_a_load_by_replacement(guest, point, victim):
+    striker = Striker(guest)
+    guest.save("t")
+    pid = guest.pid
+    striker.kill_at(point, "snapshot-load", "t", way="replace")
+    processes = guest.qemu_pids()
+    assert len(processes) == 2 and processes[0] == pid
+    os.kill(processes[0 if victim == "old" else 1], 9)
+    goes_on = (victim == "old") == (point == "load.continued")
+    if goes_on:
+        striker.check("t", exists=True)
+        assert (guest.pid == pid) == (point != "load.continued")
+    else:
+        guest.disconnect()
+        guest.environment.pop("COLDFRAME_FAULT")
+        guest.restart(has_guest=False)
+        striker.check_without_guest({"t"})
+        guest.restart(has_guest=False)
+
+
+def wait_for_point(guest, point, mark):
+    """Until the agent waits at a point of a load by replacement, or soon will. Returns the new process."""
+    deadline = time.monotonic() + 30
+    while len(processes := guest.qemu_pids()) < 2:
+        assert time.monotonic() < deadline, "no second process"
+        time.sleep(0.02)
+    if point in ("load.stopped", "replace.passed"):
+        guest.wait_event("STOP", mark)
+    time.sleep(1)
+    return processes[-1]

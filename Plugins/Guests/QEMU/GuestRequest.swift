@@ -13,12 +13,29 @@ struct GuestRequest: Sendable {
     /// The monitor of a QEMU that somebody else has started.
     let attachedMonitor: String?
     let runtime: String
+    /// Which of the guest's two processes this is about: each has sockets of its own. A guest starts in slot 0, and changes the
+    /// slot with every load by replacement.
+    private(set) var slot = 0
 
     var isAttached: Bool { attachedMonitor != nil }
-    var monitorPath: String { attachedMonitor ?? runtime + "/guest.qmp" }
-    var keeperPath: String { runtime + "/keeper.sock" }
-    var keeperLogPath: String { runtime + "/keeper.log" }
-    var diskServerPath: String { runtime + "/disks.sock" }
+    var monitorPath: String { attachedMonitor ?? path("guest", ".qmp") }
+    var keeperPath: String { path("keeper", ".sock") }
+    var keeperLogPath: String { path("keeper", ".log") }
+    var diskServerPath: String { path("disks", ".sock") }
+
+    private func path(_ name: String, _ suffix: String) -> String {
+        "\(runtime)/\(name)\(slot == 0 ? "" : "-\(slot)")\(suffix)"
+    }
+
+    func inSlot(_ slot: Int) -> GuestRequest {
+        var request = self
+        request.slot = slot
+        return request
+    }
+
+    var freeSlot: Int { 1 - slot }
+    /// The same guest in each place where it may be.
+    var slots: [GuestRequest] { isAttached ? [self] : [inSlot(0), inSlot(1)] }
 
     init(_ options: GuestOptions, runtime: String) throws {
         guard let own = options.branch as? GuestOptionsQemu else {
@@ -42,7 +59,7 @@ struct GuestRequest: Sendable {
         disks = own.disks ?? []
         log = own.log
         self.runtime = runtime
-        for path in [monitorPath, keeperPath, diskServerPath] {
+        for path in slots.flatMap({ [$0.monitorPath, $0.keeperPath, $0.diskServerPath] }) {
             do {
                 try UnixSocket.checkPath(path)
             } catch {

@@ -58,7 +58,7 @@ struct Preflight {
     }
 
     /// Writable disks that the agent does not serve would not be in the snapshot.
-    private func foreignDisks() async throws -> [String] {
+    func foreignDisks() async throws -> [String] {
         let devices = try await monitor.execute("query-block").arrayValue ?? []
         return devices.compactMap { device in
             guard let inserted = device["inserted"], inserted["ro"]?.boolValue == false else { return nil }

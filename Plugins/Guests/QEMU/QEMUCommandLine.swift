@@ -16,9 +16,14 @@ struct QEMUCommandLine: Sendable {
         let isReadOnly: Bool
     }
 
-    /// `user` is the command as given, `name` the guest's if it gives none; sockets are paths in the runtime folder.
+    /// - Parameters:
+    ///   - user: the command as given.
+    ///   - name: the guest's if the command gives none.
+    ///   - diskServerPath: like `monitorPath` a socket in the runtime folder.
+    ///   - awaitsState: it starts without a state and waits for one.
     init(
-        user: [String], name: String, disks: [Disk], diskServerPath: String, monitorPath: String
+        user: [String], name: String, disks: [Disk], diskServerPath: String, monitorPath: String,
+        awaitsState: Bool = false
     ) throws(ColdframeError) {
         guard let program = user.first, !program.isEmpty else {
             throw ColdframeError(.invalidArgument, "Parameter 'command' must name a program and its arguments")
@@ -27,7 +32,7 @@ struct QEMUCommandLine: Sendable {
         var words = user
         if !user.contains(where: { ["-name", "--name"].contains($0) }) { words += ["-name", name] }
         words += [
-            "-chardev", "socket,id=coldframe-qmp,path=\(Self.escaped(monitorPath)),server=on,wait=off",
+            "-chardev", "socket,id=coldframe-qmp,path=\(OptionValue.escaped(monitorPath)),server=on,wait=off",
             "-mon", "chardev=coldframe-qmp,mode=control",
         ]
         for disk in disks {
@@ -42,6 +47,7 @@ struct QEMUCommandLine: Sendable {
             "-blockdev",
             JSONWriter.string(.object(Self.barrier(socket: diskServerPath))),
         ]
+        if awaitsState { words += ["-S", "-incoming", "defer"] }
         self.words = words
     }
 
@@ -93,10 +99,5 @@ struct QEMUCommandLine: Sendable {
             "export": .string(name), "reconnect-delay": .integer(Int64(reconnectSeconds)),
             "read-only": .bool(isReadOnly), "discard": "unmap",
         ]
-    }
-
-    /// A comma inside a value of QEMU's option syntax is written twice.
-    private static func escaped(_ value: String) -> String {
-        value.split(separator: ",", omittingEmptySubsequences: false).joined(separator: ",,")
     }
 }

@@ -13,16 +13,18 @@ final class QEMUGuest: Guest, StoppedStateSaving {
     let keeper: KeeperLink
     nonisolated let barrier: BarrierDriver
     let wasTakenOver: Bool
-    private let request: GuestRequest
+    let request: GuestRequest
     /// QEMU's command line: the user's words, or what the host shows of a guest that was attached.
-    private let command: [String]
-    private let resources: GuestResources
-    private let services: any AgentServices
-    private let processID: Int32
+    let command: [String]
+    let resources: GuestResources
+    let services: any AgentServices
+    let processID: Int32
     /// The capture under way, of which there is at most one.
-    private var capture: QEMUCapture?
-    private var exit: GuestExit?
-    private var isRemoving = false
+    private(set) var capture: QEMUCapture?
+    private(set) var exit: GuestExit?
+    private(set) var isRemoving = false
+    /// Another process of the guest takes its place, or has taken it: what becomes of this one is told to nobody.
+    private var isRetired = false
     private var exitWaiters: [CheckedContinuation<Void, Never>] = []
     private var cachedCommands: [String]?
     private var cachedSchema: [JSONValue]?
@@ -232,7 +234,7 @@ final class QEMUGuest: Guest, StoppedStateSaving {
             capture != nil && ["MIGRATION", "MIGRATION_PASS"].contains(name)
             || name == "JOB_STATUS_CHANGE"
                 && event["data"]?["id"]?.stringValue?.hasPrefix(StateTransfer.jobPrefix) ?? false
-        if !isOwn { services.forwardGuestEvent(event) }
+        if !isOwn, !isRetired { services.forwardGuestEvent(event) }
     }
 
     // MARK: The end
@@ -264,7 +266,17 @@ final class QEMUGuest: Guest, StoppedStateSaving {
         let waiters = exitWaiters
         exitWaiters = []
         for waiter in waiters { waiter.resume() }
-        guard !isRemoving else { return }
+        reportEnd()
+    }
+
+    /// Retired, it stays so for good unless it is called back.
+    func setRetired(_ isRetired: Bool) {
+        self.isRetired = isRetired
+        if !isRetired, exit != nil { reportEnd() }
+    }
+
+    private func reportEnd() {
+        guard let exit, !isRemoving, !isRetired else { return }
         Task {
             await resources.release()
             keeper.close()

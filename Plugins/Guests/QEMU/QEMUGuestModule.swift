@@ -13,9 +13,6 @@ public enum QEMUGuestModule {
 /// `guest-add` with driver `qemu`.
 struct QEMUGuestFactory: GuestFactory {
     let driverName = "qemu"
-    /// A QEMU that waits for its disks answers once it has found them again, which it tries every 16 s at least.
-    private static let answerTimeoutMilliseconds = 60_000
-
     func survives(_ options: GuestOptions, services: any AgentServices) async throws -> Bool {
         try await SurvivingGuest.exists(
             GuestRequest(options, runtime: services.runtimeDirectory(for: "qemu")))
@@ -51,6 +48,7 @@ struct QEMUGuestFactory: GuestFactory {
         let survivor = try await SurvivingGuest.find(request) { ended in
             Task { @AgentActor in exit.deliver(ended) }
         }
+        let request = survivor?.request ?? request
         do {
             let barrier = BarrierDriver()
             // Before QMP is spoken: a QEMU that waits for its disks does not answer.
@@ -73,7 +71,7 @@ struct QEMUGuestFactory: GuestFactory {
                 throw error
             }
         } catch {
-            await survivor?.giveUp(request)
+            await survivor?.giveUp()
             throw error
         }
     }
@@ -86,7 +84,7 @@ struct QEMUGuestFactory: GuestFactory {
         let (monitor, command) = try await GuestTakeover.thawing(
             processID: survivor.processID, keeper: survivor.keeper, logger: services.logger
         ) {
-            let monitor = try await connect(request.monitorPath, exit)
+            let monitor = try await QEMUMonitor.connect(request, exit)
             do {
                 var command = request.command
                 if request.isAttached {
@@ -118,57 +116,21 @@ struct QEMUGuestFactory: GuestFactory {
         let line = try QEMUCommandLine(
             user: request.command, name: services.agentName ?? request.id, disks: resources.disks,
             diskServerPath: request.diskServerPath, monitorPath: request.monitorPath)
-        let keeper = try await KeeperLink.start(
-            socketPath: request.keeperPath, errorLogPath: request.keeperLogPath
-        ) { ended in
-            Task { @AgentActor in exit.deliver(ended) }
-        }
-        do {
-            let logPath = try request.log ?? services.stateDirectory(for: "qemu") + "/guest.log"
-            // A monitor socket of an earlier guest would be taken for this one's.
-            try? Files.unlink(request.monitorPath)
-            let processID = try await keeper.spawn(
-                SpawnOrder(
-                    command: line.words, logPath: logPath, workingDirectory: try Files.absolutePath("."),
-                    identity: request.identity))
-            let monitor = try await connect(request.monitorPath, exit)
-            return QEMUGuest(
-                request, command: request.command, processID: processID, wasTakenOver: false, monitor: monitor,
-                keeper: keeper,
-                barrier: barrier, resources: resources, services: services)
-        } catch {
-            // A QEMU that cannot be reached is of no use to anybody.
-            try? await keeper.signal(Signals.kill)
-            keeper.close()
-            throw error
-        }
+        let process = try await StartedProcess(
+            request, command: line.words, workingDirectory: try Files.absolutePath("."), exit: exit,
+            services: services)
+        return QEMUGuest(
+            request, command: request.command, processID: process.processID, wasTakenOver: false,
+            monitor: process.monitor, keeper: process.keeper, barrier: barrier, resources: resources,
+            services: services)
     }
 
-    @AgentActor
-    private func connect(_ path: String, _ exit: ExitBox) async throws -> QEMUMonitor {
-        try await QEMUMonitor.connect(path: path, timeoutMilliseconds: Self.answerTimeoutMilliseconds) {
-            exit.exit.map {
-                ColdframeError(.peer, "QEMU ended at once (\($0.description)): \($0.logTail)")
-            }
-        }
-    }
-}
-
-/// Takes the keeper's word that the guest has ended, before there is a guest object to tell.
-@AgentActor
-private final class ExitBox {
-    private(set) var exit: GuestExit?
-    private weak var guest: QEMUGuest?
-
-    nonisolated init() {}
-
-    func deliver(_ exit: GuestExit) {
-        self.exit = exit
-        guest?.ended(exit)
-    }
-
-    func hand(to guest: QEMUGuest) {
-        self.guest = guest
-        if let exit { guest.ended(exit) }
+    func settleReplacement(
+        _ options: GuestOptions, slot: Int, isCommitted: Bool, services: any AgentServices
+    ) async throws {
+        let new = try GuestRequest(options, runtime: services.runtimeDirectory(for: "qemu")).inSlot(slot)
+        try await SurvivingGuest.end(isCommitted ? new.inSlot(new.freeSlot) : new)
+        let line = ReplacementCommandLine(user: new.command, slot: slot)
+        if isCommitted { line.moveSockets() } else { line.removeSockets() }
     }
 }

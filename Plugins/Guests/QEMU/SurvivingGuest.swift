@@ -5,6 +5,8 @@ import LinuxSystem
 /// A guest that runs already, with its keeper: an earlier agent's, or one that is to be attached.
 @AgentActor
 struct SurvivingGuest {
+    /// Where it stands.
+    let request: GuestRequest
     let keeper: KeeperLink
     let processID: Int32
     /// The keeper was started for this.
@@ -12,6 +14,11 @@ struct SurvivingGuest {
 
     /// Whether there is one. Nothing is touched.
     static func exists(_ request: GuestRequest) async throws -> Bool {
+        for request in request.slots where try await isThere(request) { return true }
+        return false
+    }
+
+    private static func isThere(_ request: GuestRequest) async throws -> Bool {
         if let (link, _) = try await KeeperLink.survivor(socketPath: request.keeperPath, onExit: { _ in }) {
             link.close()
             return true
@@ -24,6 +31,16 @@ struct SurvivingGuest {
     static func find(
         _ request: GuestRequest, onExit: @escaping KeeperLink.ExitHandler
     ) async throws -> SurvivingGuest? {
+        var found: [GuestRequest] = []
+        for request in request.slots where try await isThere(request) { found.append(request) }
+        guard found.count < 2 else {
+            throw ColdframeError(
+                .busy,
+                "Two processes of guest '\(request.id)' run, with the monitors '\(found[0].monitorPath)' and "
+                    + "'\(found[1].monitorPath)', and nothing says which of them is to go on: end one by 'quit' on its monitor"
+            )
+        }
+        guard let request = found.first else { return nil }
         if let (link, status) = try await KeeperLink.survivor(socketPath: request.keeperPath, onExit: onExit) {
             guard status.identity == request.identity else {
                 link.close()
@@ -32,7 +49,7 @@ struct SurvivingGuest {
                     "A guest of an earlier agent still runs as process \(status.processID), with another id, command or "
                         + "disks: end it ('kill \(status.processID)'), then start the guest again")
             }
-            return SurvivingGuest(keeper: link, processID: status.processID, hasNewKeeper: false)
+            return SurvivingGuest(request: request, keeper: link, processID: status.processID, hasNewKeeper: false)
         }
         guard let processID = await process(listeningAt: request.monitorPath) else { return nil }
         // It never had a keeper, or that was killed: a new one looks after it from here on.
@@ -44,13 +61,39 @@ struct SurvivingGuest {
             keeper.close()
             throw error
         }
-        return SurvivingGuest(keeper: keeper, processID: processID, hasNewKeeper: true)
+        return SurvivingGuest(request: request, keeper: keeper, processID: processID, hasNewKeeper: true)
     }
 
     /// It could not be taken over. One that somebody else has started goes on as if nothing had been asked of it.
-    func giveUp(_ request: GuestRequest) async {
+    func giveUp() async {
         if request.isAttached, hasNewKeeper { await keeper.disown() }
         keeper.close()
+    }
+
+    /// How long a killed process may take to be gone.
+    private nonisolated static let endTimeoutMilliseconds = 10_000
+
+    /// Kills the process that stands there, if one does and it is of this guest, and returns when it is gone.
+    static func end(_ request: GuestRequest) async throws {
+        let processID: Int32
+        if let (link, status) = try await KeeperLink.survivor(socketPath: request.keeperPath, onExit: { _ in }) {
+            link.close()
+            guard status.identity == request.identity else { return }
+            processID = status.processID
+        } else if let found = await process(listeningAt: request.monitorPath) {
+            processID = found
+        } else {
+            return
+        }
+        // It may have ended just now.
+        guard let process = try? ProcessControl.pidfdOpen(processID) else { return }
+        try? ProcessControl.signal(pidfd: process, Signals.kill)
+        let hasEnded = try await BlockingPool.shared.run { () throws(SystemError) in
+            try !process.poll(for: .readable, timeoutMilliseconds: Self.endTimeoutMilliseconds).isEmpty
+        }
+        guard hasEnded else {
+            throw ColdframeError(.timedOut, "Process \(processID) of guest '\(request.id)' does not end")
+        }
     }
 
     /// The process that listens at a socket; nil if none does.

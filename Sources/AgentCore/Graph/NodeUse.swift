@@ -17,8 +17,8 @@ final class NodeUse {
     let kind: Kind
     /// The name of the edge: `file`, `backing`, `root`.
     let role: String
-    private let ownPermissions: NodePermissions
-    private let ownShared: NodePermissions
+    fileprivate var ownPermissions: NodePermissions
+    fileprivate var ownShared: NodePermissions
     /// What the user does its I/O with; it follows the use to another node. nil for one that does none.
     let handle: BlockNode?
     /// The node that is used; nil before it is added and after it is removed.
@@ -74,6 +74,18 @@ extension GraphNode {
     func add(_ use: NodeUse) throws {
         try check(use)
         attach(use)
+    }
+
+    /// Changes what a user needs and what it allows, after checking that against all others.
+    func change(_ use: NodeUse, permissions: NodePermissions, shared: NodePermissions) throws {
+        let (oldPermissions, oldShared) = (use.ownPermissions, use.ownShared)
+        (use.ownPermissions, use.ownShared) = (permissions, shared)
+        do {
+            try check(use, leavingOut: [use])
+        } catch {
+            (use.ownPermissions, use.ownShared) = (oldPermissions, oldShared)
+            throw error
+        }
     }
 
     /// Throws if a user who is not there yet would get in the way of one who is.

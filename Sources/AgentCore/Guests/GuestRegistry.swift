@@ -93,6 +93,19 @@ final class GuestRegistry {
         try await factories[options.driver]?.survives(options, services: services) ?? false
     }
 
+    /// A new process of the guest takes the place of the old one, unless that was taken away meanwhile.
+    func replace(_ old: any Guest, with new: any Guest) {
+        if guest === old { guest = new }
+    }
+
+    /// See `GuestFactory`.
+    func settleReplacement(
+        _ options: GuestOptions, slot: Int, isCommitted: Bool, services: any AgentServices
+    ) async throws {
+        try await factories[options.driver]?.settleReplacement(
+            options, slot: slot, isCommitted: isCommitted, services: services)
+    }
+
     /// The agent's end: waits for what is under way, then lets the guest go on without an agent, or ends it.
     func close(endsGuest: Bool) async throws {
         await activity.close()

@@ -15,6 +15,16 @@ struct Intent: Sendable, Equatable {
     var images: [Image]
     /// Whether the guest ran when the operation began, which may stop it; nil if no guest takes part.
     var guestWasRunning: Bool?
+    /// A load by replacement: the second process, which may be there until the journal does not name it any more.
+    var replacement: Replacement?
+
+    /// The process that a load by replacement starts beside the guest's.
+    struct Replacement: Sendable, Equatable {
+        /// Where it stands (`ReplaceableGuest`).
+        var slot: Int
+        /// What `guest-add` was given: enough to find both processes.
+        var guestOptions: JSONObject
+    }
 
     /// An image as an intent names it: by what its file is, never by its path alone.
     struct Image: Sendable, Equatable {
@@ -100,6 +110,11 @@ extension Intent {
             "images": .array(images.map { .object($0.json) }),
         ]
         if let guestWasRunning { object["guest-was-running"] = .bool(guestWasRunning) }
+        if let replacement {
+            object["replacement"] = [
+                "slot": .integer(Int64(replacement.slot)), "guest": .object(replacement.guestOptions),
+            ]
+        }
         return object
     }
 
@@ -112,6 +127,12 @@ extension Intent {
         self.tag = tag
         self.operation = operation
         guestWasRunning = json["guest-was-running"]?.boolValue
+        if let member = json["replacement"] {
+            guard let slot = member["slot"]?.intValue.flatMap({ Int(exactly: $0) }),
+                let options = member["guest"]?.objectValue
+            else { return nil }
+            replacement = Replacement(slot: slot, guestOptions: options)
+        }
         self.images = []
         for image in images {
             guard let image = Image(json: image) else { return nil }

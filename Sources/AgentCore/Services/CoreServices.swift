@@ -63,16 +63,32 @@ final class CoreServices: AgentServices {
     func claim(_ block: BlockNode, holder: String, isWriter: Bool) throws -> any NodeClaim {
         let node = try agent.graph.find(nodeOnly: block.name)
         let use = NodeUse(
-            .holder(holder), role: "root", permissions: isWriter ? [.consistentRead, .write] : .consistentRead,
-            shared: isWriter ? [.consistentRead, .writeUnchanged] : NodePermissions.all.subtracting(.resize),
-            handle: block)
+            .holder(holder), role: "root", permissions: Claim.permissions(isWriter: isWriter),
+            shared: Claim.shared(isWriter: isWriter), handle: block)
         try node.add(use)
+        block.setParked(!isWriter)
         return Claim(use)
     }
 
     private final class Claim: NodeClaim {
         private let use: NodeUse
         init(_ use: NodeUse) { self.use = use }
+
+        static func permissions(isWriter: Bool) -> NodePermissions {
+            isWriter ? [.consistentRead, .write] : .consistentRead
+        }
+
+        static func shared(isWriter: Bool) -> NodePermissions {
+            isWriter ? [.consistentRead, .writeUnchanged] : NodePermissions.all.subtracting(.resize)
+        }
+
+        func setWriter(_ isWriter: Bool) throws {
+            guard let node = use.node else { throw ColdframeError(.notFound, "\(use.user) has given its node up") }
+            try node.change(
+                use, permissions: Self.permissions(isWriter: isWriter), shared: Self.shared(isWriter: isWriter))
+            use.handle?.setParked(!isWriter)
+        }
+
         func release() { use.node?.remove(use) }
     }
 

@@ -2,19 +2,20 @@ import ColdframeKit
 import LinuxSystem
 import QAPI
 
-/// `snapshot-load`: winds the disks back and, with a guest, puts the state into its running process.
+/// `snapshot-load`: winds the disks back and, with a guest, puts the state into its running process, or into a new one
+/// (`LoadJob+Replacement`).
 ///
 /// Everything that can be known is checked before the guest is stopped or a disk is touched: the set, its members, the
 /// state's length and checksum, the machine. From there on a failure winds the disks forward again by the undo.
 @AgentActor
 final class LoadJob: JobDriver {
     let jobType = "snapshot-load"
-    private let arguments: SnapshotLoadArguments
-    private let context: SnapshotContext
+    let arguments: SnapshotLoadArguments
+    let context: SnapshotContext
     private let lane: SnapshotLane
     /// Where the small image for the guest is made; nil for an agent without a name, which has no guest.
     private let stateDirectory: String?
-    private let preflight: LoadPreflight
+    let preflight: LoadPreflight
 
     init(
         _ arguments: SnapshotLoadArguments, context: SnapshotContext, lane: SnapshotLane, stateDirectory: String?
@@ -33,10 +34,13 @@ final class LoadJob: JobDriver {
             let targets = try preflight.targets(devices)
             try context.refusePending(devices.nodes)
             try await context.holding(devices, for: jobType) {
-                if let guest = context.guest() {
-                    try await load(guest, devices, targets, control)
-                } else {
-                    try await rewind(devices, targets, control)
+                switch (context.guest(), arguments.way ?? .auto) {
+                case (let guest?, .replace): try await replace(guest, devices, targets, control)
+                case (let guest?, _): try await load(guest, devices, targets, control)
+                case (nil, .replace):
+                    throw ColdframeError(
+                        .invalidArgument, "Way 'replace' is for guests, and this agent has none: leave it out")
+                case (nil, _): try await rewind(devices, targets, control)
                 }
             }
         }
@@ -77,10 +81,10 @@ final class LoadJob: JobDriver {
         await close(intent, isUndone: true)
     }
 
-    private static var drainDeadline: UInt64 { SystemClock.monotonicNanoseconds() + 10_000_000_000 }
+    static var drainDeadline: UInt64 { SystemClock.monotonicNanoseconds() + 10_000_000_000 }
 
     /// The load is over. What could not be undone stays hidden and in the journal, for the agent's next start.
-    private func close(_ intent: Intent, isUndone: Bool) async {
+    func close(_ intent: Intent, isUndone: Bool) async {
         guard isUndone else { return }
         context.catalogue.show(intent)
         await context.clear(intent)
@@ -176,23 +180,29 @@ final class LoadJob: JobDriver {
                 throw error
             }
         } catch {
-            guard wasRunning else { throw error }
-            let cause = ColdframeError(wrapping: error)
-            guard transaction.isUndone else {
-                throw ColdframeError(
-                    cause.code, "\(cause.message). The guest stays stopped: its disks are not of one moment",
-                    errno: cause.errno)
-            }
-            do {
-                try await guest.cont()
-            } catch {
-                throw ColdframeError(
-                    cause.code,
-                    "\(cause.message); the guest does not go on: \(ColdframeError(wrapping: error).message)",
-                    errno: cause.errno)
-            }
-            throw cause
+            try await letGoOn(guest, transaction, wasRunning: wasRunning, because: error)
         }
+    }
+
+    /// Nothing was loaded: the guest goes on if it ran, unless its disks could not be put back.
+    func letGoOn(
+        _ guest: any Guest, _ transaction: Transaction, wasRunning: Bool, because cause: any Error
+    ) async throws -> Never {
+        guard wasRunning else { throw cause }
+        let cause = ColdframeError(wrapping: cause)
+        guard transaction.isUndone else {
+            throw ColdframeError(
+                cause.code, "\(cause.message). The guest stays stopped: its disks are not of one moment",
+                errno: cause.errno)
+        }
+        do {
+            try await guest.cont()
+        } catch {
+            throw ColdframeError(
+                cause.code, "\(cause.message); the guest does not go on: \(ColdframeError(wrapping: error).message)",
+                errno: cause.errno)
+        }
+        throw cause
     }
 
     /// The guest's memory is not what it was any more: its disks are put back, and it stays stopped.
@@ -222,48 +232,36 @@ final class LoadJob: JobDriver {
     private func makeStateImage(
         _ devices: SnapshotDevices, _ targets: [SnapshotInfo], _ control: any JobControl
     ) async throws -> StateImage {
-        let diskOnly = ColdframeError(
-            .invalidArgument, "This is a disk-only snapshot. Revert to it  offline using qemu-img")
-        guard targets.contains(where: { $0.vmStateByteCount > 0 }) else { throw diskOnly }
-        guard let name = arguments.vmstate else {
-            throw ColdframeError(
-                .invalidArgument, "Parameter 'vmstate' is missing: it names the node that holds the guest's state")
+        let (node, target) = try stateMember(devices, targets)
+        guard let stateDirectory else {
+            throw ColdframeError(.invalidArgument, "An agent without a name has no folder for the guest's state")
         }
-        let stateNode = try devices.stateNode(named: name)
-        guard let index = devices.nodes.firstIndex(where: { $0 === stateNode }), let stateDirectory,
-            targets[index].vmStateByteCount > 0
-        else { throw diskOnly }
-        let lease = try await context.leases.open(
-            node: stateNode, snapshotID: targets[index].id, holder: "job '\(control.jobID)'")
+        let (lease, source) = try await openState(node, target, control)
         defer { lease.release() }
-        guard let source = lease.vmState else {
-            throw ColdframeError(.unsupported, "The state of snapshot '\(arguments.tag)' cannot be read")
-        }
         let folder = try await blocking { () throws(ColdframeError) in
             try AgentDirectories.make(stateDirectory + "/load")
         }
         let image = try await StateImage.make(
             at: "\(folder)/\(UUIDText.generate()).qcow2", tag: arguments.tag, from: source, graph: context.graph,
             control: control)
-        if let saved = SetRecord(targets[index].annotation)?.state, saved != image.state {
+        do {
+            try check(image.state, node, target)
+        } catch {
             await image.remove()
-            throw ColdframeError(
-                .corrupt,
-                "The state of snapshot '\(arguments.tag)' on '\(name)' is damaged: its checksum is not the one of the "
-                    + "save. Nothing was changed")
+            throw error
         }
         return image
     }
 
     // MARK: Parts
 
-    private func intent(_ devices: SnapshotDevices, guestWasRunning: Bool? = nil) -> Intent {
+    func intent(_ devices: SnapshotDevices, guestWasRunning: Bool? = nil) -> Intent {
         Intent(
             uuid: UUIDText.generate(), operation: .load, tag: arguments.tag, images: devices.intentImages,
             guestWasRunning: guestWasRunning)
     }
 
-    private func transaction(
+    func transaction(
         _ devices: SnapshotDevices, _ targets: [SnapshotInfo], _ intent: Intent
     ) -> Transaction {
         var undo = SnapshotRequest(name: intent.undoName, at: SystemClock.realtime())

@@ -15,6 +15,10 @@ struct SnapshotContext {
     let stateDirectory: String?
     /// The agent's guest, if it has one.
     let guest: @Sendable @AgentActor () -> (any Guest)?
+    /// What `guest-add` was given for it.
+    var guestOptions: @Sendable @AgentActor () -> JSONObject? = { nil }
+    /// Puts a new process of the guest in the place of the old one.
+    var replaceGuest: @Sendable @AgentActor (_ old: any Guest, _ new: any Guest) -> Void = { _, _ in }
     let post: @Sendable @AgentActor (String, JSONObject) -> Void
     let logger: Logger
     /// How long the guest may be held at the barrier.

@@ -35,6 +35,7 @@ extension Agent {
         let wanted = configured.compactMap {
             RecordedItem(command: $0.command, arguments: $0.arguments, isConfigured: true)
         }
+        try await settleReplacements()
         let guestLives = try await findsSurvivor(recorder.inherited.guest ?? wanted.first { $0.kind == .guest })
         recovery?.awaitsGuest = guestLives
         if guestLives { recorder.takeRemoved() }
@@ -97,6 +98,30 @@ extension Agent {
             _ = try await commands.execute(command, arguments)
         } catch {
             throw StartFailure(description: "\(place): \(error)")
+        }
+    }
+
+    /// An agent that died in a load by replacement may have left two processes of the guest. One of them goes before
+    /// anything else is done: there is one guest for the rest of the recovery.
+    private func settleReplacements() async throws {
+        guard let journal else { return }
+        for (step, intent) in journal.interrupted {
+            guard let replacement = intent.replacement else { continue }
+            do {
+                let options = try GuestOptions(QAPIInput(.object(replacement.guestOptions)))
+                try await guests.settleReplacement(
+                    options, slot: replacement.slot, isCommitted: step == .committed, services: services)
+                try FaultPoint.recoveryReplaced.pass()
+                // A later guest may stand in that slot: the journal must not name it any longer.
+                var settled = intent
+                settled.replacement = nil
+                let record = settled
+                try await blocking { () throws(ColdframeError) in try journal.record(step, record) }
+            } catch {
+                throw StartFailure(
+                    description: "what the interrupted load of '\(intent.tag)' by replacement has left: "
+                        + "\(ColdframeError(wrapping: error))")
+            }
         }
     }
 

@@ -47,6 +47,17 @@ public enum FaultPoint: String, CaseIterable, Sendable {
     /// The guest goes on; the undos are there.
     case loadContinued = "load.continued"
 
+    // A load by replacement passes these between the points of a load that both ways have.
+
+    /// The new process runs and has no state.
+    case replaceSpawned = "replace.spawned"
+    /// It has the whole state; the old one runs.
+    case replaceFed = "replace.fed"
+    /// All disks are wound back and belong to the new process; nothing is committed.
+    case replacePassed = "replace.passed"
+    /// The old process has ended; the undos are there.
+    case replaceEnded = "replace.ended"
+
     case deleteBegin = "delete.begin"
     case deleteIntent = "delete.intent"
     /// This node's snapshot is about to go.
@@ -62,6 +73,8 @@ public enum FaultPoint: String, CaseIterable, Sendable {
     case transactionCommit = "transaction.commit"
     case transactionCommitted = "transaction.committed"
 
+    /// Of the two processes that an interrupted replacement had left one has ended, and the intent names it still.
+    case recoveryReplaced = "recovery.replaced"
     /// An interrupted intent is about to be worked on.
     case recoveryBegin = "recovery.begin"
     /// This node is about to be wound back to the undo of an interrupted load.

@@ -13,6 +13,8 @@ public final class BlockNode: Sendable {
     private let owner: Locked<NodeBody>
     /// Read without a lock by requests: it changes only while every gate above is closed and nobody is inside.
     private let pointer: Atomic<UInt>
+    /// Its user may not write, though the node can be written.
+    private let isParked = Atomic<Bool>(false)
 
     public init(_ body: NodeBody) {
         owner = Locked(body)
@@ -41,6 +43,12 @@ public final class BlockNode: Sendable {
             pointer.store(Self.address(of: body), ordering: .releasing)
             owner = body
         }
+    }
+
+    /// Lets its user read only, or write again: a disk that is handed from one user to the next. Changes only while the gates
+    /// of all who reach the node are closed and nobody is inside, so that a request that waits there meets the new state.
+    public func setParked(_ isParked: Bool) {
+        self.isParked.store(isParked, ordering: .releasing)
     }
 
     private static func address(of body: NodeBody) -> UInt {
@@ -112,6 +120,9 @@ public final class BlockNode: Sendable {
     private func checkWritable(_ offset: UInt64, _ byteCount: UInt64) throws(ColdframeError) {
         if try withBody({ (body) throws(ColdframeError) in body.driver.isReadOnly }) {
             throw ColdframeError(.permission, "Node '\(name)' is read-only")
+        }
+        guard !isParked.load(ordering: .acquiring) else {
+            throw ColdframeError(.permission, "Node '\(name)' belongs to another process of the guest")
         }
         try checkRange(offset, byteCount)
     }

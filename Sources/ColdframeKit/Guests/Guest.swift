@@ -144,4 +144,20 @@ public protocol GuestFactory: Sendable {
     /// Takes the guest over that an earlier agent had; nil if it has ended meanwhile. Starts none.
     @AgentActor
     func takeOver(_ options: GuestOptions, services: any AgentServices) async throws -> (any Guest)?
+    /// An earlier agent has died in a load by replacement, and may have left two processes of the guest. Ends the one that is
+    /// not to go on; where both are gone, or the other one is, nothing is left to do. Idempotent.
+    /// - Parameters:
+    ///   - slot: where the new process stands.
+    ///   - isCommitted: the new one goes on, otherwise the old one.
+    @AgentActor
+    func settleReplacement(
+        _ options: GuestOptions, slot: Int, isCommitted: Bool, services: any AgentServices
+    ) async throws
+}
+
+extension GuestFactory {
+    /// For guests that cannot be replaced.
+    public func settleReplacement(
+        _ options: GuestOptions, slot: Int, isCommitted: Bool, services: any AgentServices
+    ) async throws {}
 }

@@ -55,6 +55,8 @@ extension Snapshot {
         static let configuration = CommandConfiguration(abstract: "Bring guest and disks back to a snapshot.")
         @Argument(help: "Name of the agent.") var name: String
         @Argument(help: "Tag of the snapshot.") var tag: String
+        @Option(help: "in-place: into the running process; replace: into a new one, which then takes its place.")
+        var way: String = "auto"
         @Flag(help: "Print the result as JSON.") var json = false
 
         func run() throws {
@@ -63,6 +65,7 @@ extension Snapshot {
             let set = try session.snapshotSet(tag)
             var arguments: JSONObject = [
                 "tag": .string(tag), "devices": .array(set.nodeNames.map { .string($0) }),
+                "way": .string(way),
             ]
             if let node = set.stateNodeName {
                 arguments["vmstate"] = .string(node)

@@ -40,6 +40,19 @@ struct JournalTests {
         #expect(pending.map(\.intent) == [intent("a")])
     }
 
+    @Test("A second process of the guest is named until the record without it")
+    func replacement() throws {
+        let scratch = try Scratch()
+        let journal = try Journal(path: scratch.path)
+        var replacing = intent("a")
+        replacing.replacement = Intent.Replacement(slot: 1, guestOptions: ["driver": "qemu", "id": "g"])
+        try journal.record(.begin, replacing)
+        #expect(try Journal(path: scratch.path).interrupted.map(\.intent) == [replacing])
+        replacing.replacement = nil
+        try journal.record(.begin, replacing)
+        #expect(try Journal(path: scratch.path).interrupted.map(\.intent) == [replacing])
+    }
+
     @Test("When nothing is pending the file is empty")
     func emptied() throws {
         let scratch = try Scratch()

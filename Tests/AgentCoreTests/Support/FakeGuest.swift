@@ -5,7 +5,7 @@ import QMPWire
 
 /// A guest that does what the test says, and writes down what was asked of it.
 @AgentActor
-final class FakeGuest: Guest {
+final class FakeGuest: ReplaceableGuest {
     let id = "g"
     var diskNodeNames: [String]
     var state = GuestRunState.running
@@ -21,6 +21,8 @@ final class FakeGuest: Guest {
     /// The step at which a capture stands still until it is abandoned.
     var hang: String?
     var loadFailure: ColdframeError?
+    /// The disks cannot be passed to a second process.
+    var passFailure: ColdframeError?
     /// What a guest that is taken over says of a load.
     var loadOutcome = InterruptedLoad.notBegun
     var wasTakenOver = false
@@ -29,7 +31,25 @@ final class FakeGuest: Guest {
     /// What loadState was given.
     private(set) var loadedTag: String?
 
-    init(disks: [String]) { diskNodeNames = disks }
+    var replacementBlockers: [String] = []
+    private(set) var replacement: FakeReplacement?
+    let slot: Int
+    var freeSlot: Int { 1 - slot }
+
+    init(disks: [String], slot: Int = 0) {
+        diskNodeNames = disks
+        self.slot = slot
+    }
+
+    func replacementBlockers(stateByteCount: UInt64) async throws -> [String] { replacementBlockers }
+
+    func beginReplacement() async throws -> any GuestReplacement {
+        log.append("replace")
+        try await at("replace")
+        let replacement = try FakeReplacement(of: self)
+        self.replacement = replacement
+        return replacement
+    }
 
     func information() async -> GuestInfo { GuestInfo(id: id, driver: "fake", status: "running", disks: diskNodeNames) }
     func runState() async throws -> GuestRunState { state }

@@ -56,7 +56,9 @@ final class World {
     var context: SnapshotContext {
         SnapshotContext(
             graph: graph, catalogue: catalogue, leases: leases, journal: journal, sets: sets, stateDirectory: nil,
-            guest: { [weak self] in self?.guest }, post: { [weak self] in self?.events.append(($0, $1)) },
+            guest: { [weak self] in self?.guest }, guestOptions: { ["driver": "fake"] },
+            replaceGuest: { [weak self] _, new in self?.guest = new as? FakeGuest },
+            post: { [weak self] in self?.events.append(($0, $1)) },
             logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() },
             holdLimitNanoseconds: holdLimitMilliseconds * 1_000_000)
     }
@@ -76,9 +78,11 @@ final class World {
         try await end(startSave(tag, mode: mode, devices: devices))
     }
 
-    func load(_ tag: String = "t", devices: [String]? = nil) async throws -> String? {
+    func load(
+        _ tag: String = "t", devices: [String]? = nil, way: SnapshotLoadWay? = nil
+    ) async throws -> String? {
         let arguments = SnapshotLoadArguments(
-            jobId: nextID(), tag: tag, vmstate: guest == nil ? nil : "d0", devices: devices ?? names)
+            jobId: nextID(), tag: tag, vmstate: guest == nil ? nil : "d0", devices: devices ?? names, way: way)
         try jobs.start(
             id: arguments.jobId,
             driver: LoadJob(arguments, context: context, lane: lane, stateDirectory: folder))

@@ -126,16 +126,26 @@ class Agent:
         # So that the next start is waited for.
         self.test_socket.unlink(missing_ok=True)
 
-    def keeper_pids(self):
-        found = []
+    def _pids(self, matches):
+        found = {}
         for folder in pathlib.Path("/proc").glob("[0-9]*"):
             try:
                 words = (folder / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if words[0].endswith(b"coldframe-keeper") and words[1].startswith(str(self.runtime).encode()):
-                found.append(int(folder.name))
+            if matches(words):
+                found[int(folder.name)] = words
         return found
+
+    def keeper_pids(self):
+        runtime = str(self.runtime).encode()
+        return list(self._pids(lambda words: words[0].endswith(b"coldframe-keeper") and words[1].startswith(runtime)))
+
+    def qemu_pids(self):
+        """QEMU's processes that this agent has started, the one that waits for a state last."""
+        sockets = f"path={self.runtime}/{self.name}/qemu/".encode()
+        found = self._pids(lambda words: b"qemu" in words[0] and any(sockets in word for word in words))
+        return sorted(found, key=lambda pid: b"-incoming" in found[pid])
 
     def kill_keeper(self):
         for pid in self.keeper_pids():
@@ -160,13 +170,14 @@ class Agent:
 
     def _end_left_guest(self):
         """The guest of an agent that cannot be asked any more."""
-        try:
-            with socket.socket(socket.AF_UNIX) as connection:
-                connection.connect(str(self.runtime / self.name / "qemu/guest.qmp"))
-                pid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
-            os.kill(pid, 9)
-        except OSError:
-            pass
+        for name in ("guest.qmp", "guest-1.qmp"):
+            try:
+                with socket.socket(socket.AF_UNIX) as connection:
+                    connection.connect(str(self.runtime / self.name / "qemu" / name))
+                    pid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+                os.kill(pid, 9)
+            except OSError:
+                pass
 
     def _end_guest(self):
         """A guest outlives its agent by design; a test's must not."""
@@ -217,6 +228,7 @@ class GuestAgent(Agent):
         self.memory_mebibytes, self.processors = memory_mebibytes, processors
         self.images = [self.directory / f"{disk}.qcow2" for disk in DISKS]
         self.console = None
+        self.pid = None  # Of the process that the console is connected to.
 
     def start(self):
         for disk, image in zip(DISKS, self.images):
@@ -228,7 +240,7 @@ class GuestAgent(Agent):
             command = [*linux_command(self.directory, self.memory_mebibytes, self.processors, qemu=self.qemu), "-S",
                        *self.extra]
             self.execute("guest-add", driver="qemu", id="vm", command=command, disks=DISKS)
-            self.console = LinuxConsole(self.directory / "console.sock")
+            self.follow()
             if self.loads:
                 self.load(TAG)
                 self.delete(TAG)
@@ -250,6 +262,16 @@ class GuestAgent(Agent):
 
     def load(self, tag, devices=DISKS, vmstate=DISKS[0], **arguments):
         self.run_job("snapshot-load", tag=tag, vmstate=vmstate, devices=list(devices), **arguments)
+        self.follow()
+
+    def follow(self):
+        """The console of the guest's process, which may be another one than before."""
+        pid = self.execute("query-guest")["pid"]
+        if pid != self.pid:
+            if self.console:
+                self.console.close()
+            self.console = LinuxConsole(self.directory / "console.sock")
+            self.pid = pid
 
     def delete(self, tag, devices=DISKS, **arguments):
         self.run_job("snapshot-delete", tag=tag, devices=list(devices), **arguments)
@@ -258,7 +280,7 @@ class GuestAgent(Agent):
         """A new agent on what the killed one has left. The console belongs to the guest and stays."""
         Agent.start(self)
         if has_guest:
-            self.execute("query-guest")
+            self.follow()
         return self
 
     def check_images(self):

@@ -11,7 +11,8 @@ NODES = ["a", "b", "c"]
 OLD, NEW = 0x11, 0x22
 # Passed only when a guest is saved or loaded.
 WITH_GUEST = {"save.armed", "save.held", "save.stream", "save.attach", "load.stopped", "load.state", "load.feed",
-              "load.lost", "load.continued", "recovery.settled"}
+              "load.lost", "load.continued", "replace.spawned", "replace.fed", "replace.passed", "replace.ended",
+              "recovery.settled", "recovery.replaced"}
 
 
 def listed_points(nodes=NODES):

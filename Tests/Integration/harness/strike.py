@@ -3,6 +3,8 @@
 import os
 import time
 
+import pytest
+
 from . import consistency
 from .campaign import listed_points
 from .guests import DISKS
@@ -15,6 +17,8 @@ RECOVERY_POINTS = {
     "load.rewind.disk2": ["recovery.revert.disk2", "recovery.delete.disk0", "recovery.done", "recovery.settled"],
     "load.state": ["recovery.revert.disk0", "recovery.delete.disk2", "recovery.settled"],
     "load.commit": ["recovery.delete.disk1", "recovery.settled"],
+    "replace.passed": ["recovery.replaced", "recovery.revert.disk1", "recovery.settled"],
+    "load.continued": ["recovery.replaced", "recovery.delete.disk1", "recovery.settled"],
     "delete.disk1": ["recovery.delete.disk2", "recovery.done"],
 }
 
@@ -22,6 +26,13 @@ RECOVERY_POINTS = {
 def points_of(operation):
     """Fault points of an operation under a guest, in the order in which they are passed."""
     return [point for point in listed_points(DISKS) if point.split(".")[0] == operation and point != "load.lost"]
+
+
+def points_of_replacement():
+    """The same for a load by replacement. At `load.committed` the new process is the guest."""
+    rewinds = [point for point in listed_points(DISKS) if point.startswith("load.rewind.")]
+    return ["load.begin", "load.intent", "replace.spawned", "replace.fed", "load.stopped", *rewinds, "replace.passed",
+            "load.committed", "load.continued", "replace.ended"]
 
 
 class Striker:
@@ -96,6 +107,7 @@ class Striker:
         leftovers = [name for disk in DISKS for name in guest.snapshot_names(disk) if name.startswith("coldframe-")]
         assert leftovers == []
         assert guest.execute("query-status")["status"] == "running", guest.log()[-2000:]
+        assert guest.qemu_pids() == [guest.pid]
         consistency.check_going_on(guest.console)
         assert self._errors() == self.errors_before, "the guest saw I/O errors"
         self.check_images()
@@ -112,3 +124,18 @@ class Striker:
 
     def kill_guest(self):
         os.kill(self.guest.execute("query-guest")["pid"], 9)
+
+    def check_without_guest(self, tags):
+        """The guest is gone: its disks are whole, the agent goes on, and nothing is left of what was under way."""
+        guest = self.guest
+        deadline = time.monotonic() + 30
+        while any(job["status"] != "concluded" for job in guest.execute("query-jobs")):
+            assert time.monotonic() < deadline, guest.execute("query-jobs")
+            time.sleep(0.05)
+        assert guest.execute("query-intents") == []
+        assert set(guest.tags()) == tags
+        with pytest.raises(Exception, match="has no guest"):
+            guest.execute("query-guest")
+        assert guest.qemu_pids() == []
+        assert guest.end_agent() == 0
+        guest.check_images()

@@ -14,6 +14,8 @@ final class GuestHost: AgentServices {
     private(set) var events: [String] = []
     private(set) var deathReason: String?
     private(set) var claimCount = 0
+    /// Claims that may write now.
+    private(set) var writerCount = 0
     private(set) var privateNodeCount = 0
 
     init(folder: String, nodes: [BlockNode]) {
@@ -45,7 +47,12 @@ final class GuestHost: AgentServices {
 
     func claim(_ node: BlockNode, holder: String, isWriter: Bool) -> any NodeClaim {
         claimCount += 1
-        return Claim { [weak self] in self?.claimCount -= 1 }
+        node.setParked(!isWriter)
+        if isWriter { writerCount += 1 }
+        return Claim(node, isWriter: isWriter) { [weak self] change, writers in
+            self?.claimCount += change
+            self?.writerCount += writers
+        }
     }
 
     func startDiskServer(socketPath: String) async throws -> any DiskServer {
@@ -77,9 +84,21 @@ final class GuestHost: AgentServices {
 
 @AgentActor
 private final class Claim: NodeClaim {
-    private let action: @AgentActor () -> Void
-    init(_ action: @escaping @AgentActor () -> Void) { self.action = action }
-    func release() { action() }
+    private let node: BlockNode
+    private var isWriter: Bool
+    private let count: @AgentActor (_ claims: Int, _ writers: Int) -> Void
+
+    init(_ node: BlockNode, isWriter: Bool, count: @escaping @AgentActor (Int, Int) -> Void) {
+        (self.node, self.isWriter, self.count) = (node, isWriter, count)
+    }
+
+    func setWriter(_ isWriter: Bool) {
+        count(0, (isWriter ? 1 : 0) - (self.isWriter ? 1 : 0))
+        self.isWriter = isWriter
+        node.setParked(!isWriter)
+    }
+
+    func release() { count(-1, isWriter ? -1 : 0) }
 }
 
 private final class Token: ObservationToken {
