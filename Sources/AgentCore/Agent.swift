@@ -71,7 +71,7 @@ public final class Agent {
             openImages: try directories.map { try OpenImages(stateDirectory: $0.state, logger: configuration.logger) },
             post: post)
         if let recorder {
-            graph.exportsWillMove = { ids, nodeName in await recorder.exportsMove(ids, toNode: nodeName) }
+            graph.exportsWillMove = { ids, nodeName in try await recorder.exportsMove(ids, toNode: nodeName) }
         }
         exports = ExportRegistry(factories: modules.flatMap(\.blockExports), graph: graph, post: post)
         snapshotExports = SnapshotExportRegistry(factory: modules.flatMap(\.snapshotExports).first)
@@ -86,6 +86,9 @@ public final class Agent {
         diskServerFactory = modules.lazy.compactMap(\.diskServer).first
         commands = CommandTable()
         commands.recorder = recorder
+        recorder?.execute = { [unowned commands] command, arguments in
+            _ = try await commands.execute(command, arguments)
+        }
         registerCommands(modules)
         serve(modules)
     }

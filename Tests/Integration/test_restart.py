@@ -173,6 +173,43 @@ def test_a_damaged_record_is_refused_with_its_name(directory):
         assert agent.node("a") is None
 
 
+def test_what_cannot_be_recorded_is_not_done(directory):
+    """A state folder that cannot be written costs a command, not what it would have made after a restart."""
+    old, new = (images.create(directory / f"{name}.qcow2") for name in ("old", "new"))
+    socket = directory / "nbd.sock"
+    with Agent(directory) as agent:
+        agent.add_qcow2("old", old)
+        agent.add_qcow2("new", new)
+        agent.execute("nbd-server-start", addr={"type": "unix", "data": {"path": str(socket)}})
+        agent.execute("block-export-add", type="nbd", id="e", node_name="old", name="e", writable=True)
+        record = directory / "state/web1/record.json"
+        before = record.read_bytes()
+        record.unlink()
+        (record / "in-the-way").mkdir(parents=True)
+        with pytest.raises(Exception, match="record could not be written.*node 'a' was taken back"):
+            agent.add_qcow2("a", images.create(directory / "a.qcow2"))
+        assert agent.node("a") is None
+        with pytest.raises(Exception, match="export 'f' was taken back"):
+            agent.execute("block-export-add", type="nbd", id="f", node_name="new", name="f")
+        with pytest.raises(Exception, match="record could not be written.*Nothing was changed"):
+            agent.execute("guest-add", driver="qemu", command=["qemu-system-x86_64"])
+        # A pivot would send clients' writes where the next agent does not look for them.
+        agent.execute("blockdev-mirror", job_id="m", device="old", target="new", sync="full")
+        agent.wait_event("BLOCK_JOB_READY")
+        agent.execute("block-job-complete", device="m")
+        with pytest.raises(Exception, match="m is gone|could not be recorded"):
+            agent.wait_job("m")
+        images.run("qemu-io", "-f", "raw", "-c", "write -q -P 7 0 65536", f"nbd:unix:{socket}:exportname=e")
+        assert [export["node-name"] for export in agent.execute("query-block-exports")] == ["old"]
+        (record / "in-the-way").rmdir()
+        record.rmdir()
+        record.write_bytes(before)
+        agent.kill()
+        agent.start()
+        assert [export["node-name"] for export in agent.execute("query-block-exports")] == ["old"]
+    assert images.has_pattern(old, 7, form="qcow2")
+
+
 def test_the_configuration_waits_for_the_guests_end(directory):
     """Whoever writes another disk into the file must not find it under the running guest."""
     with GuestAgent(directory) as guest:

@@ -28,8 +28,9 @@ public final class Graph {
     }
 
     /// Called before exports are put on another node, while both nodes are still and equal: an agent that is started
-    /// again must find the exports where the writes of their clients went. nil for an agent that keeps no state.
-    var exportsWillMove: (@AgentActor (_ exportIDs: Set<String>, _ nodeName: String) async -> Void)?
+    /// again must find the exports where the writes of their clients went. On a throw they stay. nil for an agent that keeps no
+    /// state.
+    var exportsWillMove: (@AgentActor (_ exportIDs: Set<String>, _ nodeName: String) async throws -> Void)?
 
     /// Who reads which snapshot.
     let leases = LeaseTable()

@@ -25,6 +25,9 @@ struct AgentRecord: Sendable, Equatable {
         items.removeAll { removal.matches($0) }
     }
 
+    /// It was never made.
+    mutating func forget(_ item: RecordedItem) { items.removeAll { $0.isRival(of: item) } }
+
     /// What was given up under the guest that is taken over.
     mutating func takeRemoved(from other: AgentRecord) { removed = other.removed }
 

@@ -43,6 +43,17 @@ struct RecordedItem: Sendable, Equatable {
         return RecordedItem(command: command, arguments: arguments, isConfigured: isConfigured) ?? self
     }
 
+    /// The command that takes away what this one has just made; nil for a guest, which is recorded before it is made.
+    var inverse: (command: String, arguments: JSONObject)? {
+        switch kind {
+        case .node: ("blockdev-del", ["node-name": .string(name)])
+        case .server: ("nbd-server-stop", [:])
+        case .export: ("block-export-del", ["id": .string(name), "mode": "hard"])
+        case .tree: ("snapshot-export-del", ["id": .string(name)])
+        case .guest: nil
+        }
+    }
+
     private static let pathMembers: Set = ["filename", "path", "mountpoint", "log", "attach"]
 
     /// With all paths absolute: the next agent may stand in another folder.

@@ -16,7 +16,7 @@ final class StateRecorder {
     /// What is made now is asked for by the configuration.
     var isConfiguring = false
     /// Writes follow one another: each takes the record as it is when its turn comes.
-    private var writing: Task<Void, Never>?
+    private var writing: Task<Void, any Error>?
 
     private nonisolated static let byteCountLimit = 16 << 20
 
@@ -52,48 +52,98 @@ final class StateRecorder {
     // MARK: What commands do
 
     /// Runs a command, and records what it makes or takes away. A guest is recorded before it is made: it outlives an agent
-    /// that is killed meanwhile.
+    /// that is killed meanwhile. What cannot be recorded is taken back, so that the client's error is the whole truth.
     func recording<T>(
         _ command: String, _ arguments: JSONObject, _ body: @AgentActor () async throws -> T
     ) async throws -> T {
         let isFirst = command == "guest-add" && record.guest == nil
-        if isFirst { await note(command, arguments) }
+        if isFirst { try await note(command, arguments) }
+        let result: T
         do {
-            let result = try await body()
-            if !isFirst { await note(command, arguments) }
-            return result
+            result = try await body()
         } catch {
             if isFirst { await guestEnded() }
             throw error
         }
+        if !isFirst { try await note(command, arguments) }
+        return result
     }
 
-    /// Exports show another node from now on. On stable storage before their clients write there.
-    func exportsMove(_ exportIDs: Set<String>, toNode nodeName: String) async {
-        for item in record.items where item.kind == .export && exportIDs.contains(item.name) {
-            if item.isConfigured {
-                logger.warning(
-                    "export '\(item.name)' shows node '\(nodeName)' from now on; the configuration names another, which a start without a living guest follows"
-                )
-            }
-            // Behind the node, which may have been made after it.
-            record.add(item.showing(nodeName: nodeName))
+    /// Exports show another node from now on. On stable storage before their clients write there; on a throw they must stay
+    /// where they are.
+    func exportsMove(_ exportIDs: Set<String>, toNode nodeName: String) async throws {
+        let moving = record.items.filter { $0.kind == .export && exportIDs.contains($0.name) }
+        // Behind the node, which may have been made after it.
+        for item in moving { record.add(item.showing(nodeName: nodeName)) }
+        do {
+            if isWritten { try await write() }
+        } catch {
+            for item in moving { record.add(item) }
+            throw ColdframeError(wrapping: error).prefixed(
+                "That exports show node '\(nodeName)' could not be recorded, and they stay where they are")
         }
-        if isWritten { await write() }
+        for item in moving where item.isConfigured {
+            logger.warning(
+                "export '\(item.name)' shows node '\(nodeName)' from now on; the configuration names another, which a start without a living guest follows"
+            )
+        }
     }
 
-    func guestEnded() async { await note("guest-del", [:]) }
+    /// Nobody is there to be told of a failure.
+    func guestEnded() async {
+        do {
+            try await note("guest-del", [:])
+        } catch {
+            logger.error("\(error)")
+        }
+    }
 
-    private func note(_ command: String, _ arguments: JSONObject) async {
+    /// Runs a command as a client's would be; for what has to be taken back.
+    var execute: (@AgentActor (_ command: String, _ arguments: JSONObject) async throws -> Void)?
+
+    private func note(_ command: String, _ arguments: JSONObject) async throws {
         if let item = RecordedItem(command: command, arguments: arguments, isConfigured: isConfiguring) {
             record.add(item)
+            // While the agent starts, the earlier record stays: it knows what this one has not come to.
+            guard isWritten else { return }
+            do {
+                try await write()
+            } catch {
+                try await takeBack(item, because: ColdframeError(wrapping: error))
+            }
         } else if let removal = RecordedRemoval(command: command, arguments: arguments) {
+            let before = record
             record.remove(removal)
-        } else {
-            return
+            guard isWritten, record != before else { return }
+            do {
+                try await write()
+            } catch {
+                throw ColdframeError(wrapping: error).prefixed(
+                    "\(command) is carried out, but a restart of the agent may bring back what is gone: the agent's record "
+                        + "could not be written")
+            }
         }
-        // While the agent starts, the earlier record stays: it knows what this one has not come to.
-        if isWritten { await write() }
+    }
+
+    private func takeBack(_ item: RecordedItem, because cause: ColdframeError) async throws -> Never {
+        record.forget(item)
+        let refusal = cause.prefixed("The agent's record could not be written")
+        // A guest has not been made yet.
+        guard let (command, arguments) = item.inverse else {
+            throw ColdframeError(refusal.code, "\(refusal.message). Nothing was changed", errno: refusal.errno)
+        }
+        do {
+            try await execute?(command, arguments)
+        } catch {
+            throw ColdframeError(
+                refusal.code,
+                "\(refusal.message), so that a restart of the agent forgets \(item.kind.rawValue) '\(item.name)', which "
+                    + "could not be taken back either: \(ColdframeError(wrapping: error).message)", errno: refusal.errno
+            )
+        }
+        throw ColdframeError(
+            refusal.code, "\(refusal.message). The \(item.kind.rawValue) '\(item.name)' was taken back",
+            errno: refusal.errno)
     }
 
     // MARK: The file
@@ -106,29 +156,34 @@ final class StateRecorder {
     /// The start is over: from here on the file holds this agent's record.
     func begin() async {
         isWritten = true
-        await write()
+        do {
+            try await write()
+        } catch {
+            // The guest needs its agent more than that needs the record.
+            logger.error("what has changed since the last start is not recorded: \(error)")
+        }
     }
 
     /// Something that is there without a command, or that could not be made again and is kept for the next start.
     func keep(_ item: RecordedItem) { record.add(item) }
 
-    private func write() async {
+    private func write() async throws {
         let previous = writing
         let task = Task { @AgentActor in
-            await previous?.value
-            await write(record)
+            _ = await previous?.result
+            try await write(record)
         }
         writing = task
-        await task.value
+        try await task.value
     }
 
-    private func write(_ record: AgentRecord) async {
-        let (path, text, logger) = (path, record.text, logger)
-        await BlockingPool.shared.run {
-            do {
+    private func write(_ record: AgentRecord) async throws {
+        let (path, text) = (path, record.text)
+        try await blocking { () throws(ColdframeError) in
+            do throws(SystemError) {
                 try Files.replaceAtomically(path, contents: text)
             } catch {
-                logger.error("what was changed just now will be forgotten by a restart: \(error)")
+                throw ColdframeError(error, "Could not write '\(path)'")
             }
         }
     }

@@ -174,8 +174,7 @@ final class MirrorJob: JobDriver {
         uses = []
         var failure: (any Error)?
         if pivots {
-            await announceMove(to: target)
-            do { try replace(with: target) } catch { failure = error }
+            do { try await pivot(to: target) } catch { failure = error }
         }
         await graph.removeFilter(filter)
         drain.end()
@@ -190,11 +189,23 @@ final class MirrorJob: JobDriver {
         return graph.find(nodeName: name)
     }
 
-    private func announceMove(to target: GraphNode) async {
-        let exportIDs = (filter.uses + (replaced()?.uses ?? [])).compactMap { use in
-            if case .export(let id) = use.kind { id } else { nil }
+    /// The record says where the clients' writes go before the first of them goes there.
+    private func pivot(to target: GraphNode) async throws {
+        var moves = [(exportIDs(filter.uses), request.source.name)]
+        if let replaced = replaced() { moves.append((exportIDs(replaced.uses), replaced.name)) }
+        let all = moves.reduce(into: Set<String>()) { $0.formUnion($1.0) }
+        if !all.isEmpty { try await graph.exportsWillMove?(all, target.name) }
+        do {
+            try replace(with: target)
+        } catch {
+            // What cannot be written now is what stood there before, and the next change writes it again.
+            for (ids, name) in moves where !ids.isEmpty { try? await graph.exportsWillMove?(ids, name) }
+            throw error
         }
-        if !exportIDs.isEmpty { await graph.exportsWillMove?(Set(exportIDs), target.name) }
+    }
+
+    private func exportIDs(_ uses: [NodeUse]) -> Set<String> {
+        Set(uses.compactMap { use in if case .export(let id) = use.kind { id } else { nil } })
     }
 
     private func replace(with target: GraphNode) throws {
