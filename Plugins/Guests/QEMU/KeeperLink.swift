@@ -78,6 +78,9 @@ final class KeeperLink: Sendable {
         try Self.expectDone(try await ask(.signalGuest(signal)))
     }
 
+    /// The keeper is gone, or was let go.
+    var isClosed: Bool { state.withLock { $0.isClosed } }
+
     func close() {
         try? socket.shutdown(.both)
     }

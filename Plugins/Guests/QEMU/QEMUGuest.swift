@@ -10,7 +10,7 @@ final class QEMUGuest: Guest, StoppedStateSaving {
     let id: String
     let diskNodeNames: [String]
     let monitor: QEMUMonitor
-    let keeper: KeeperLink
+    private(set) var keeper: KeeperLink
     nonisolated let barrier: BarrierDriver
     let wasTakenOver: Bool
     let request: GuestRequest
@@ -49,6 +49,7 @@ final class QEMUGuest: Guest, StoppedStateSaving {
         self.services = services
         diskNodeNames = resources.diskNodeNames
         _ = monitor.listen { [weak self] event in self?.receive(event) }
+        monitor.onInterrupted { [weak self] in self?.monitorInterrupted() }
         monitor.onClosed { [weak self] in self?.monitorClosed() }
     }
 
@@ -131,6 +132,7 @@ final class QEMUGuest: Guest, StoppedStateSaving {
         guard try await runState() == .running else {
             throw ColdframeError(.invalidArgument, "Guest '\(id)' stands still: its state is taken as it stands")
         }
+        try await renewKeeper()
         let capture = try QEMUCapture(guest: self, way: way) { [weak self] in
             self?.capture = nil
         }
@@ -142,6 +144,15 @@ final class QEMUGuest: Guest, StoppedStateSaving {
             throw error
         }
         return capture
+    }
+
+    /// A keeper that was killed is replaced: without one the guest would freeze with an agent that dies in a capture.
+    private func renewKeeper() async throws {
+        guard keeper.isClosed else { return }
+        keeper = try await SurvivingGuest.startKeeper(request, processID: processID) { [weak self] ended in
+            Task { @AgentActor in self?.ended(ended) }
+        }
+        services.logger.warning("guest '\(id)': its keeper was gone, another one looks after it now")
     }
 
     func stop() async throws { try await monitor.execute("stop") }
@@ -239,11 +250,17 @@ final class QEMUGuest: Guest, StoppedStateSaving {
 
     // MARK: The end
 
+    /// A capture has lost events. It is given up as soon as QEMU answers again.
+    private func monitorInterrupted() {
+        guard !isRemoving else { return }
+        capture?.guestEnded("its monitor's connection has ended")
+        services.logger.warning("guest '\(id)': the connection to its monitor has ended")
+    }
+
     /// Usually the guest has ended and the keeper is about to say so. A keeper that is gone says nothing: then the process
     /// itself is looked at. As long as it lives it has its disks.
     private func monitorClosed() {
         guard !isRemoving else { return }
-        capture?.guestEnded("its monitor's connection has ended")
         Task { [weak self] in
             while self?.exit == nil {
                 try await Task.sleep(nanoseconds: 1_000_000_000)

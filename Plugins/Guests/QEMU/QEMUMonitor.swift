@@ -4,15 +4,29 @@ import QMPClient
 import QMPWire
 
 /// QMP with the guest's QEMU: commands with our errors, and events in their order on the actor.
+///
+/// A connection that ends while QEMU lives (it sent what is no QMP, somebody cut it) is opened again: commands that come
+/// meanwhile wait for it, those that were under way fail.
 @AgentActor
 final class QEMUMonitor {
-    private let client: QMPClient
+    private let path: String
+    private var client: QMPClient
     private var listeners: [UInt64: @AgentActor (JSONObject) -> Void] = [:]
     private var listenerCount: UInt64 = 0
     private var pump: Task<Void, Never>?
+    private var interruptAction: (@AgentActor () -> Void)?
     private var closeAction: (@AgentActor () -> Void)?
-    /// The connection has ended.
-    private(set) var isClosed = false
+    private var state = State.open
+
+    private enum State {
+        case open, reopening, closed
+    }
+
+    /// There is no connection now.
+    var isClosed: Bool { state != .open }
+
+    /// How long a QEMU whose connection has ended may take to answer at a new one before that is tried again.
+    private static let reopenTimeoutMilliseconds = 5_000
 
     /// Connects as soon as QEMU listens. `giveUp` says why to stop trying, if there is a reason.
     static func connect(
@@ -22,11 +36,14 @@ final class QEMUMonitor {
         while true {
             if let reason = giveUp() { throw reason }
             do {
-                let client = try await BlockingPool.shared.run { () throws(QMPClientError) in
-                    try QMPClient.connect(path: path)
+                let client = try await connectClient(path)
+                let monitor = QEMUMonitor(client: client, path: path)
+                do {
+                    try await client.negotiate(timeoutMilliseconds: timeoutMilliseconds)
+                } catch {
+                    monitor.close()
+                    throw error
                 }
-                let monitor = QEMUMonitor(client: client)
-                try await client.negotiate(timeoutMilliseconds: timeoutMilliseconds)
                 return monitor
             } catch {
                 if let reason = giveUp() { throw reason }
@@ -38,13 +55,23 @@ final class QEMUMonitor {
         }
     }
 
-    private init(client: QMPClient) {
+    private static func connectClient(_ path: String) async throws -> QMPClient {
+        try await BlockingPool.shared.run { () throws(QMPClientError) in try QMPClient.connect(path: path) }
+    }
+
+    private init(client: QMPClient, path: String) {
         self.client = client
-        // Taken before the first command, so that no event is missed.
+        self.path = path
+        listenToClient()
+    }
+
+    /// Before the first command, so that no event is missed.
+    private func listenToClient() {
         let events = client.events(limit: 65536)
+        let key = ObjectIdentifier(client)
         pump = Task { [weak self] in
             for await event in events { self?.deliver(event) }
-            self?.closed()
+            await self?.ended(key)
         }
     }
 
@@ -52,7 +79,7 @@ final class QEMUMonitor {
         for listener in listeners.values { listener(event) }
     }
 
-    /// Calls `listener` for every event until `stopListening`.
+    /// Calls `listener` for every event until `stopListening`. Those of a time without a connection are lost.
     func listen(_ listener: @escaping @AgentActor (JSONObject) -> Void) -> UInt64 {
         listenerCount += 1
         listeners[listenerCount] = listener
@@ -61,15 +88,49 @@ final class QEMUMonitor {
 
     func stopListening(_ key: UInt64) { listeners[key] = nil }
 
-    /// Calls `action` once when the connection has ended, at once if it has.
+    /// Calls `action` each time the connection ends, before it is opened again.
+    func onInterrupted(_ action: @escaping @AgentActor () -> Void) { interruptAction = action }
+
+    /// Calls `action` once when the connection has ended for good, at once if it has.
     func onClosed(_ action: @escaping @AgentActor () -> Void) {
-        if isClosed { action() } else { closeAction = action }
+        if state == .closed { action() } else { closeAction = action }
     }
 
-    private func closed() {
-        isClosed = true
+    // MARK: A connection that has ended
+
+    private func ended(_ client: ObjectIdentifier) async {
+        guard state == .open, client == ObjectIdentifier(self.client) else { return }
+        state = .reopening
+        interruptAction?()
+        while state == .reopening {
+            do {
+                let next = try await Self.connectClient(path)
+                try await next.negotiate(timeoutMilliseconds: Self.reopenTimeoutMilliseconds)
+                guard state == .reopening else { return next.close() }
+                self.client = next
+                listenToClient()
+                state = .open
+            } catch QMPClientError.unreachable {
+                // Nobody listens: the process is gone.
+                closeForGood()
+            } catch {
+                try? await Task.sleep(nanoseconds: 100_000_000)  // Nobody cancels it.
+            }
+        }
+    }
+
+    private func closeForGood() {
+        guard state != .closed else { return }
+        state = .closed
         closeAction?()
         closeAction = nil
+    }
+
+    /// While the connection is opened again, at most until the deadline; then the command fails by itself.
+    private func untilOpen(deadline: UInt64?) async {
+        while state == .reopening, SystemClock.monotonicNanoseconds() < deadline ?? .max {
+            try? await Task.sleep(nanoseconds: 10_000_000)  // Nobody cancels it.
+        }
     }
 
     /// A question is answered in that time, or QEMU hangs. What does something has no limit of its own: `stop` waits for
@@ -82,6 +143,7 @@ final class QEMUMonitor {
         _ command: String, _ arguments: JSONObject? = nil, descriptors: [Int32] = [], timeoutMilliseconds: Int? = nil
     ) async throws(ColdframeError) -> JSONValue {
         let limit = timeoutMilliseconds ?? (command.hasPrefix("query-") ? Self.answerTimeoutMilliseconds : nil)
+        await untilOpen(deadline: limit.map { SystemClock.monotonicNanoseconds() + UInt64($0) * 1_000_000 })
         do {
             return try await client.execute(
                 command, arguments, descriptors: descriptors, timeoutMilliseconds: limit)
@@ -92,6 +154,7 @@ final class QEMUMonitor {
 
     /// Runs a command of a client as it is.
     func passThrough(_ command: String, _ arguments: JSONObject?) async throws(QMPError) -> JSONValue {
+        await untilOpen(deadline: nil)
         do {
             return try await client.execute(command, arguments)
         } catch {
@@ -100,6 +163,7 @@ final class QEMUMonitor {
     }
 
     func close() {
+        closeForGood()
         client.close()
         pump?.cancel()
     }

@@ -53,6 +53,14 @@ struct SurvivingGuest {
         }
         guard let processID = await process(listeningAt: request.monitorPath) else { return nil }
         // It never had a keeper, or that was killed: a new one looks after it from here on.
+        let keeper = try await startKeeper(request, processID: processID, onExit: onExit)
+        return SurvivingGuest(request: request, keeper: keeper, processID: processID, hasNewKeeper: true)
+    }
+
+    /// A new keeper for a process that runs.
+    static func startKeeper(
+        _ request: GuestRequest, processID: Int32, onExit: @escaping KeeperLink.ExitHandler
+    ) async throws -> KeeperLink {
         let keeper = try await KeeperLink.start(
             socketPath: request.keeperPath, errorLogPath: request.keeperLogPath, onExit: onExit)
         do {
@@ -61,7 +69,7 @@ struct SurvivingGuest {
             keeper.close()
             throw error
         }
-        return SurvivingGuest(request: request, keeper: keeper, processID: processID, hasNewKeeper: true)
+        return keeper
     }
 
     /// It could not be taken over. One that somebody else has started goes on as if nothing had been asked of it.
