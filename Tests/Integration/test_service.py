@@ -30,6 +30,14 @@ def test_systemd_understands_the_unit(directory):
     assert (result.returncode, complaints) == (0, []), result.stderr
 
 
+def test_its_exposure_is_what_it_was():
+    """What systemd thinks of what the unit may do, 10 the worst; more than this is to be noticed."""
+    result = subprocess.run(["systemd-analyze", "security", "--offline=true", "--no-pager", str(UNIT)], capture_output=True,
+                            text=True, check=True)
+    score = re.search(r"exposure level for .*: ([\d.]+)", result.stdout)
+    assert float(score[1]) <= 7.4, result.stdout
+
+
 @pytest.fixture
 def manager(directory):
     """The socket at which systemd waits for word."""
