@@ -13,7 +13,9 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
+from harness import tally  # noqa: E402
 from harness.agent import Agent, GuestAgent  # noqa: E402
+from harness.attached import AttachedAgent  # noqa: E402
 from harness.guests import NEWER_QEMU, QEMU  # noqa: E402
 from harness.reference import StorageDaemon  # noqa: E402
 
@@ -26,6 +28,11 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 def pytest_report_header():
     return f"seed: {SEED} (COLDFRAME_TEST_SEED repeats it)"
+
+
+def pytest_terminal_summary(terminalreporter):
+    if tally.counts:
+        terminalreporter.write_line(f"counts: {tally.line()}")
 
 
 @pytest.fixture
@@ -74,12 +81,16 @@ def guest(directory):
 
 @pytest.fixture
 def guest_for(directory):
-    """Starts the guest with a QEMU that can save it in the given mode; called once."""
+    """Starts a guest that can be saved in the given mode, started or attached; called once."""
     running = []
 
-    def start(mode):
-        running.append(GuestAgent(directory, qemu=NEWER_QEMU if mode == "precopy" else QEMU))
-        return running[-1].start()
+    def start(mode, attached=False):
+        guest = (AttachedAgent if attached else GuestAgent)(directory, qemu=NEWER_QEMU if mode == "precopy" else QEMU)
+        running.append(guest)
+        guest.start()
+        if attached:
+            guest.attach_and_load()
+        return guest
 
     yield start
     for guest in running:

@@ -1,73 +1,15 @@
 """A QEMU that somebody else has started on the agent's exports is attached, and is a guest like any other."""
 
 import json
-import os
-import pathlib
-import shlex
-import shutil
-import subprocess
 import time
 
 import pytest
 
 from harness import consistency, images
-from harness.agent import Agent
-from harness.fixture import TAG, linux_fixture
-from harness.guests import DISKS, LinuxConsole, linux_command
+from harness.attached import AttachedAgent
+from harness.guests import DISKS
 from harness.monitor import JobError, Monitor
 from harness.qemu import process_is_alive
-
-
-class AttachedAgent(Agent):
-    """An agent with three exports, and a QEMU of somebody else on them."""
-
-    def __init__(self, directory, **options):
-        super().__init__(directory, **options)
-        self.fixture = linux_fixture()
-        self.images = [self.directory / f"{disk}.qcow2" for disk in DISKS]
-        self.monitor_path = self.directory / "theirs.qmp"
-        self.qemu = None
-        self.console = None
-
-    def start(self):
-        for disk, image in zip(DISKS, self.images):
-            shutil.copy(self.fixture / "with-snapshot" / f"{disk}.qcow2", image)
-        super().start()
-        try:
-            for disk, image in zip(DISKS, self.images):
-                self.add_qcow2(disk, image)
-            self.execute("nbd-server-start", addr={"type": "unix", "data": {"path": str(self.directory / "nbd.sock")}})
-            for disk in DISKS:
-                self.execute("block-export-add", type="nbd", id=disk, node_name=disk, writable=True)
-            self.start_qemu(shlex.split(self.cli("attach", self.name).stdout))
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def start_qemu(self, disk_options):
-        command = [*linux_command(self.directory), *disk_options, "-S",
-                   "-qmp", f"unix:{self.monitor_path},server=on,wait=off"]
-        with open(self.directory / "qemu.log", "wb") as log:
-            self.qemu = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        self.console = LinuxConsole(self.directory / "console.sock")
-
-    def attach_and_load(self):
-        self.cli("attach", self.name, self.monitor_path)
-        self.run_job("snapshot-load", tag=TAG, vmstate=DISKS[0], devices=DISKS)
-        self.run_job("snapshot-delete", tag=TAG, devices=DISKS)
-        self.execute("cont")
-        self.console.assert_advances()
-
-    def restart(self):
-        Agent.start(self)
-        self.execute("query-guest")
-
-    def stop(self, timeout=30):
-        if self.qemu and self.qemu.poll() is None:
-            self.qemu.kill()
-            self.qemu.wait()
-        return super().stop(timeout)
 
 
 @pytest.fixture
@@ -77,12 +19,6 @@ def attached(directory):
         yield agent
 
 
-def save(agent, tag, **arguments):
-    mark = agent.mark()
-    agent.run_job("snapshot-save", tag=tag, vmstate=DISKS[0], devices=DISKS, **arguments)
-    return agent.wait_event("SNAPSHOT_SAVED", mark, lambda data: data["tag"] == tag)["data"]
-
-
 def test_it_is_a_guest_like_any_other(attached, directory):
     information = attached.execute("query-guest")
     assert information["attached"] and information["pid"] == attached.qemu.pid
@@ -90,7 +26,7 @@ def test_it_is_a_guest_like_any_other(attached, directory):
     tree.mkdir()
     attached.execute("snapshot-export-add", id="tree", mountpoint=str(tree))
     for mode in ("live", "paused"):
-        assert save(attached, mode, mode=mode)["way"] == mode
+        assert attached.save(mode, mode=mode)["way"] == mode
     assert sorted(path.name for path in tree.iterdir() if not path.name.startswith(".")) == ["live", "paused"]
     assert (tree / "live/disk0/disk.raw").stat().st_size == 64 * images.MEBIBYTE
     with pytest.raises(JobError, match="started by somebody else"):
@@ -113,7 +49,7 @@ def test_the_agent_comes_and_goes(attached):
         attached.restart()
         assert attached.execute("query-guest")["pid"] == attached.qemu.pid
         consistency.check_going_on(attached.console)
-    save(attached, "t", mode="live")
+    attached.save("t", mode="live")
 
 
 def test_quit_and_detach_do_no_harm(attached):
@@ -130,7 +66,7 @@ def test_quit_and_detach_do_no_harm(attached):
         assert time.monotonic() < deadline, "the keeper of a guest that was let go stays"
         time.sleep(0.05)
     attached.cli("attach", attached.name, attached.monitor_path)
-    save(attached, "t")
+    attached.save("t")
     attached.console.assert_advances()
 
 
@@ -145,7 +81,7 @@ def test_killed_in_a_save(attached):
     attached.restart()
     assert attached.tags() == {} and attached.execute("query-intents") == []
     consistency.check_going_on(attached.console)
-    assert save(attached, "t", mode="live")["way"] == "live"
+    assert attached.save("t", mode="live")["way"] == "live"
 
 
 def test_a_qemu_that_is_not_fit_is_refused_with_all_reasons(directory):

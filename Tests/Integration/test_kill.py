@@ -4,29 +4,43 @@ tools/test runs a slice that the seed chooses; tools/soak sets COLDFRAME_KILLS=a
 """
 
 import os
+import random
 import time
 
 import pytest
 
+from conftest import SEED
+from harness import consistency
+from harness.monitor import JobError
 from harness.strike import MODES, RECOVERY_POINTS, Striker, points_of, points_of_replacement
 
 ALL = os.environ.get("COLDFRAME_KILLS") == "all"
 MOMENTS = int(os.environ.get("COLDFRAME_MOMENTS", "6"))
 
 
+@pytest.fixture(params=["started", "attached"])
+def kind(request):
+    return request.param
+
+
 @pytest.fixture
-def striker(guest):
-    return Striker(guest)
+def striker(guest_for, kind):
+    return Striker(guest_for("live", attached=kind == "attached"))
 
 
 def slice_of(points, chance, count=3):
     return points if ALL else sorted(chance.sample(points, count), key=points.index)
 
 
+def chosen(points, count):
+    """The same for tests of which each has a guest of its own."""
+    return slice_of(points, random.Random(f"{SEED} chosen {len(points)}"), count)
+
+
 @pytest.mark.parametrize("mode", MODES)
-def test_killed_in_a_save(guest_for, chance, mode):
-    striker = Striker(guest_for(mode))
-    for point in slice_of(points_of("save"), chance):
+def test_killed_in_a_save(guest_for, kind, chance, mode):
+    striker = Striker(guest_for(mode, attached=kind == "attached"))
+    for point in slice_of(points_of("save"), chance, 2):
         striker.kill_at(point, "snapshot-save", "t", mode=mode)
         if striker.check("t", exists=point == "save.committed"):
             striker.guest.delete("t")
@@ -39,7 +53,7 @@ def test_killed_in_a_save(guest_for, chance, mode):
 def test_killed_in_a_load(striker, chance):
     guest, points = striker.guest, points_of("load")
     guest.save("t")
-    for point in slice_of(points, chance, 4):
+    for point in slice_of(points, chance, 3):
         # The saved guest writes, this one does not any more: so they can be told apart.
         assert guest.console.ask("quiesce")["whole"] == [True, True, True]
         before = guest.console.report()["writers"]
@@ -53,8 +67,8 @@ def test_killed_in_a_load(striker, chance):
     guest.console.assert_advances()
 
 
-def test_killed_in_a_load_by_replacement(striker, chance):
-    guest, points = striker.guest, points_of_replacement()
+def test_killed_in_a_load_by_replacement(guest, chance):
+    striker, points = Striker(guest), points_of_replacement()
     guest.save("t")
     for point in slice_of(points, chance, 4):
         assert guest.console.ask("quiesce")["whole"] == [True, True, True]
@@ -78,7 +92,8 @@ def test_killed_in_a_delete(striker, chance):
         print(f"killed at {point}")
 
 
-def test_killed_again_while_it_recovers(striker, chance):
+def test_killed_again_while_it_recovers(guest, chance):
+    striker = Striker(guest)
     pairs = [(first, second) for first, seconds in RECOVERY_POINTS.items() for second in seconds]
     for first, second in slice_of(pairs, chance, 3):
         operation = first.split(".")[0]
@@ -94,8 +109,8 @@ def test_killed_again_while_it_recovers(striker, chance):
         print(f"killed at {first}, then at {second}")
 
 
-def test_killed_at_any_moment(striker, chance):
-    for _ in range(MOMENTS):
+def test_killed_at_any_moment(striker, kind, chance):
+    for _ in range(MOMENTS if kind == "started" else MOMENTS // 2):
         command = chance.choice(["snapshot-save", "snapshot-load", "snapshot-delete"])
         there = "t" in striker.guest.tags()
         arguments = {}
@@ -106,19 +121,44 @@ def test_killed_at_any_moment(striker, chance):
         elif not there:
             striker.guest.save("t")
         if command == "snapshot-load":
-            arguments["way"] = chance.choice(["in-place", "replace"])
+            arguments["way"] = "in-place" if kind == "attached" else chance.choice(["in-place", "replace"])
         moment = chance.uniform(0, 1.2)
         striker.begin(command, "t", **arguments)
         time.sleep(moment)
         striker.guest.kill()
+        striker.count("kills at random moments")
         whole = striker.check("t")
         print(f"{command} {' '.join(arguments.values())} killed after {moment * 1000:.0f} ms: "
               f"{'there' if whole else 'gone'}")
 
 
+def test_the_keeper_alone_is_killed_in_a_save(striker, chance):
+    """The agent goes on without, and has another one for the next save."""
+    guest = striker.guest
+    for point in slice_of(points_of("save"), chance, 2):
+        for mode in ["live", "paused"] if ALL else [chance.choice(["live", "paused"])]:
+            striker.restart(f"{point}=pause:600")
+            striker.begin("snapshot-save", "t", mode=mode)
+            time.sleep(0.3)
+            guest.kill_keeper()
+            striker.count("kills of the keeper alone")
+            try:
+                guest.wait_job("j-t")
+            except JobError as error:
+                assert "keeper" in str(error) or "barrier" in str(error) or "held" in str(error), error
+                assert guest.tags() == {}
+            consistency.check_going_on(guest.console)
+            guest.save("after", mode="live")
+            assert len(guest.keeper_pids()) == 1
+            striker.check("after", exists=True)
+            for tag in guest.tags():
+                guest.delete(tag)
+
+
 @pytest.mark.parametrize("point", ["save.armed", "save.held", "save.stream", "save.attach"])
-def test_keeper_and_agent_are_killed_in_a_live_save(striker, point):
+def test_keeper_and_agent_are_killed_in_a_live_save(guest, point):
     """Nobody is left to read the capture; the next agent thaws the guest."""
+    striker = Striker(guest)
     striker.restart(f"{point}=pause:700")
     striker.begin("snapshot-save", "t", mode="live")
     time.sleep(0.35)
@@ -139,6 +179,22 @@ def test_the_guest_is_killed(guest, point):
     time.sleep(0.25)
     striker.kill_guest()
     striker.check_without_guest({"t"} if point.startswith("load") else set())
+    guest.restart(has_guest=False)
+
+
+@pytest.mark.parametrize("point", chosen(points_of("save") + points_of("load") + points_of("delete"), 3))
+def test_the_guest_and_the_agent_are_killed(guest, point):
+    striker, operation = Striker(guest), point.split(".")[0]
+    if operation != "save":
+        guest.save("t")
+    striker.kill_at(point, f"snapshot-{operation}", "t", **({"mode": "live"} if operation == "save" else {}))
+    os.kill(guest.pid, 9)
+    striker.count("kills of guest and agent")
+    guest.disconnect()
+    guest.environment.pop("COLDFRAME_FAULT")
+    guest.restart(has_guest=False)
+    is_there = operation == "load" or point in ("save.committed", "delete.begin")
+    striker.check_without_guest({"t"} if is_there else set())
     guest.restart(has_guest=False)
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from harness import consistency, images
+from harness import consistency, images, tally
 from harness.agent import Agent, GuestAgent
 from harness.qemu import process_is_alive
 
@@ -29,14 +29,17 @@ def test_a_guest_outlives_the_agent_that_is_killed(guest):
     guest.check_images()
 
 
-def test_restarts_under_full_write_load(guest, chance):
+@pytest.mark.parametrize("kind", ["started", "attached"])
+def test_restarts_under_full_write_load(guest_for, kind, chance):
     """No I/O error in the guest, every acknowledged write is there, whenever the agent goes and however."""
+    guest = guest_for("live", attached=kind == "attached")
     guest.console.ask("spin")
     for _ in range(RESTARTS):
         time.sleep(chance.uniform(0, 0.5))
         chance.choice([guest.kill, guest.end_agent])()
         time.sleep(chance.choice([0, 0, chance.uniform(0, 2)]))
         guest.restart()
+        tally.counts[f"restarts under load ({kind})"] += 1
     guest.console.ask("rest")
     consistency.check_going_on(guest.console)
     assert guest.console.report()["longest-gap-ns"] < 60e9

@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from . import consistency
+from . import consistency, tally
+from .attached import AttachedAgent
 from .campaign import listed_points
 from .guests import DISKS
 
@@ -78,6 +79,7 @@ class Striker:
         self.restart(f"{point}=kill")
         self.begin(command, tag, **arguments)
         self.wait_for_death(point)
+        self.count(f"kills at points of {command.split('-')[1]}")
 
     def kill_recovery_at(self, point):
         """So does the one that comes after it."""
@@ -85,6 +87,10 @@ class Striker:
         self.guest.environment["COLDFRAME_FAULT"] = f"{point}=kill"
         self.guest.launch()
         self.wait_for_death(point)
+        self.count("kills at points of recovery")
+
+    def count(self, what):
+        tally.counts[what + (" (attached)" if isinstance(self.guest, AttachedAgent) else "")] += 1
 
     # Looking
 
