@@ -42,8 +42,10 @@ def test_a_running_guest_is_replaced_again_and_again(guest):
     guest.check_images()
 
 
-def test_ram_and_disks_are_of_the_moment_of_the_save(guest, directory):
-    guest.save("t", mode="live")
+@pytest.mark.parametrize("mode", ["live", "precopy", "paused"])
+def test_ram_and_disks_are_of_the_moment_of_the_save(guest_for, directory, mode):
+    guest = guest_for(mode)
+    assert guest.save("t", mode=mode)["way"] == mode
     physical = guest.console.report()["physical"]
     time.sleep(0.5)
     guest.execute("stop")
