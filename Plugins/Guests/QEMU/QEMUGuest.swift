@@ -239,8 +239,9 @@ final class QEMUGuest: Guest, StoppedStateSaving {
     // MARK: Events
 
     private func receive(_ event: JSONObject) {
+        // What is no event is not passed on to clients.
+        guard let name = event["event"]?.stringValue else { return }
         capture?.receive(event)
-        let name = event["event"]?.stringValue ?? ""
         let isOwn =
             capture != nil && ["MIGRATION", "MIGRATION_PASS"].contains(name)
             || name == "JOB_STATUS_CHANGE"
