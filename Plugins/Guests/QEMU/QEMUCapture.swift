@@ -37,7 +37,8 @@ final class QEMUCapture: GuestCapture {
 
     /// QEMU's name for the descriptor that the stream goes to.
     static let descriptorName = "coldframe-capture"
-    private static let bufferByteCount = 4 << 20
+    /// What lies between QEMU and the reader, who in a precopy has it all to take while the guest stands still.
+    private static func bufferByteCount(_ way: CaptureWay) -> Int { way == .precopy ? 512 << 10 : 4 << 20 }
 
     init(guest: QEMUGuest, way: CaptureWay, onEnd: @escaping @AgentActor () -> Void) throws {
         self.guest = guest
@@ -47,7 +48,7 @@ final class QEMUCapture: GuestCapture {
         stream = readEnd
         self.writeEnd = writeEnd
         // Smaller buffers only cost speed.
-        try? writeEnd.setSendBufferByteCount(Self.bufferByteCount)
+        try? writeEnd.setSendBufferByteCount(Self.bufferByteCount(way))
         setup = MigrationSetup(monitor: guest.monitor)
     }
 
@@ -123,10 +124,15 @@ final class QEMUCapture: GuestCapture {
 
     // MARK: Verbs
 
+    func stopping() async throws {
+        while stopStamp == nil, !isHeld, failure == nil { await untilWoken() }
+        if let failure { throw failure }
+    }
+
     func stopped() async throws {
         while !isHeld {
             if let failure { throw failure }
-            await withCheckedContinuation { waiters.append($0) }
+            await untilWoken()
         }
         if let failure { throw failure }
     }
@@ -158,6 +164,10 @@ final class QEMUCapture: GuestCapture {
     private func closeQEMUsEnd() async {
         // An error: `migrate` has taken it, or QEMU is gone.
         _ = try? await guest.monitor.execute("closefd", ["fdname": .string(Self.descriptorName)])
+    }
+
+    func goneOn() async {
+        while resumeStamp == nil, failure == nil, phase != .ended { await untilWoken() }
     }
 
     func progress() async -> (current: UInt64, total: UInt64)? {
@@ -223,6 +233,7 @@ final class QEMUCapture: GuestCapture {
     private func end() async {
         guard phase != .ended else { return }
         phase = .ended
+        wake()
         alarm?.cancel()
         converging?.cancel()
         await setup.restore()
@@ -288,8 +299,12 @@ final class QEMUCapture: GuestCapture {
 
     func receive(_ event: JSONObject) {
         switch event["event"]?.stringValue {
-        case "STOP": stopStamp = stopStamp ?? Self.microseconds(event)
-        case "RESUME": resumeStamp = resumeStamp ?? Self.microseconds(event)
+        case "STOP":
+            stopStamp = stopStamp ?? Self.microseconds(event)
+            wake()
+        case "RESUME":
+            resumeStamp = resumeStamp ?? Self.microseconds(event)
+            wake()
         case "MIGRATION":
             switch event["data"]?["status"]?.stringValue {
             case "failed": fail(ColdframeError(.peer, "QEMU's migration failed"))
@@ -314,6 +329,8 @@ final class QEMUCapture: GuestCapture {
         if failure == nil { failure = error }
         wake()
     }
+
+    private func untilWoken() async { await withCheckedContinuation { waiters.append($0) } }
 
     private func wake() {
         let waiting = waiters

@@ -5,9 +5,14 @@ import Synchronization
 
 /// Moves a guest's RAM from the capture's stream into the image: one thread reads, one writes, from the first byte to the
 /// last.
+///
+/// What comes before the guest stops can be flushed as it comes: the disk then has little left to write when the stop
+/// comes, for whose flushes the guest waits.
 final class CaptureStream: Sendable {
     private let source: Descriptor
     private let sink: any VMStateWriter
+    /// Makes what was written durable; nil after the stop, or if it is not called for.
+    private let flush: Mutex<(@Sendable () throws(ColdframeError) -> Void)?>
     private let stopSignal: EventDescriptor
     private let state = Locked(State())
     private let receivedCount = Atomic<UInt64>(0)
@@ -17,16 +22,27 @@ final class CaptureStream: Sendable {
         var waiters: [CheckedContinuation<Result<SetRecord.State, ColdframeError>, Never>] = []
     }
 
-    /// Large, so that the image sees few and long writes.
+    /// Large, so that the image sees few and long writes; smaller where a flush follows each.
     private static let chunkByteCount = 4 << 20
-    private static let chunkLimit = 4
-    /// What is read ahead of the image while a guest stands still: 128 MiB.
-    private static let widenedChunkLimit = 32
-    private let queue = ChunkQueue(chunkByteCount: chunkByteCount, limit: chunkLimit)
+    private static let flushedChunkByteCount = 512 << 10
+    /// What is read ahead of the image: little where QEMU is to send no faster than the disk takes it; much while the guest
+    /// stands still.
+    private static let queuedByteCount = 16 << 20
+    private static let flushedQueuedByteCount = 2 << 20
+    private static let heldByteCount = 128 << 20
+    private let chunkByteCount: Int
+    private let queue: ChunkQueue
 
-    init(from source: Descriptor, to sink: any VMStateWriter) throws(ColdframeError) {
+    /// `flush`, if there is one, is called after every write until the guest stands still.
+    init(
+        from source: Descriptor, to sink: any VMStateWriter, flush: (@Sendable () throws(ColdframeError) -> Void)? = nil
+    ) throws(ColdframeError) {
         self.source = source
         self.sink = sink
+        self.flush = Mutex(flush)
+        chunkByteCount = flush == nil ? Self.chunkByteCount : Self.flushedChunkByteCount
+        let queuedByteCount = flush == nil ? Self.queuedByteCount : Self.flushedQueuedByteCount
+        queue = ChunkQueue(chunkByteCount: chunkByteCount, limit: queuedByteCount / chunkByteCount)
         do {
             stopSignal = try EventDescriptor()
         } catch {
@@ -61,12 +77,20 @@ final class CaptureStream: Sendable {
         }
     }
 
-    /// The guest is about to stand still until the rest of the stream is taken: memory takes it, whatever the disk does.
-    func hurry() { queue.widen(to: Self.widenedChunkLimit) }
+    /// The guest stands still until its disks are cut and, in some ways, the rest of the stream is taken: until `goOn`,
+    /// memory takes what it can, and the disk is left to the cut and to QEMU's last flushes.
+    func standStill() {
+        flush.withLock { $0 = nil }
+        queue.hold(limit: Self.heldByteCount / chunkByteCount)
+    }
+
+    /// The guest runs, or will not.
+    func goOn() { queue.letGo() }
 
     /// Makes the threads end without reading on; `result` then is `.cancelled`.
     func stop() {
         stopSignal.signal()
+        queue.letGo()
     }
 
     /// Suspends until the stream has ended, failed or was stopped. Nobody touches the stream or the image any more.
@@ -121,6 +145,7 @@ final class CaptureStream: Sendable {
                 state.checksum = cf_crc32c(state.checksum, chunk.filled.baseAddress, chunk.byteCount)
                 state.byteCount += UInt64(chunk.byteCount)
                 queue.putEmpty(chunk)
+                try flush.withLock { $0 }?()
             }
             return .success(state)
         } catch {

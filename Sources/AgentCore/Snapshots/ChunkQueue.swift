@@ -18,8 +18,8 @@ final class Chunk: @unchecked Sendable {
 
 /// Chunks between a reader and a writer, bounded in memory.
 ///
-/// The bound can be widened for the moment in which a guest stands still until all that it has left is taken: memory takes
-/// it at once, a disk that is busy with what came before does not.
+/// While it is held, memory takes what comes, within a wider bound, and the writer gets nothing: for the moment in which a
+/// guest stands still until all that it has left is taken, and in which the disk has other things to do.
 final class ChunkQueue: Sendable {
     private let state: Locked<State>
     private let changed = ConditionVariable()
@@ -27,6 +27,7 @@ final class ChunkQueue: Sendable {
 
     private struct State {
         var limit: Int
+        var isHeld = false
         var allocated = 0
         var empty: [Chunk] = []
         var full: [Chunk] = []
@@ -41,9 +42,18 @@ final class ChunkQueue: Sendable {
         state = Locked(State(limit: limit))
     }
 
-    /// Lets the queue hold as many chunks from now on.
-    func widen(to limit: Int) {
-        state.withLock { $0.limit = max($0.limit, limit) }
+    /// Gives the writer nothing until `letGo`, or until there are as many chunks, which are the limit from now on.
+    func hold(limit: Int) {
+        state.withLock { state in
+            state.isHeld = true
+            state.limit = max(state.limit, limit)
+        }
+        changed.broadcast()
+    }
+
+    /// Idempotent, also without a hold.
+    func letGo() {
+        state.withLock { $0.isHeld = false }
         changed.broadcast()
     }
 
@@ -52,6 +62,7 @@ final class ChunkQueue: Sendable {
     /// An empty chunk, as soon as there is room; nil when the writer has given up.
     func takeEmpty() -> Chunk? {
         var taken: Chunk?
+        var isFull = false
         changed.wait {
             self.state.withLock { state in
                 if state.isAbandoned { return true }
@@ -60,9 +71,16 @@ final class ChunkQueue: Sendable {
                 } else if state.allocated < state.limit {
                     state.allocated += 1
                     taken = Chunk(capacity: self.chunkByteCount)
+                } else if state.isHeld {
+                    state.isHeld = false
+                    isFull = true
                 }
-                return taken != nil
+                return taken != nil || isFull
             }
+        }
+        if isFull {
+            changed.broadcast()
+            return takeEmpty()
         }
         taken?.byteCount = 0
         return taken
@@ -80,7 +98,7 @@ final class ChunkQueue: Sendable {
 
     // MARK: The writer's side
 
-    /// The next chunk in order; nil at the stream's end.
+    /// The next chunk in order, once the queue is not held; nil at the stream's end.
     func takeFull() throws(ColdframeError) -> Chunk? {
         var taken: Chunk?
         var end: Result<Void, ColdframeError>?
@@ -89,6 +107,8 @@ final class ChunkQueue: Sendable {
                 // After a failure what was read is of no use.
                 if case .failure = state.end {
                     end = state.end
+                } else if state.isHeld {
+                    return false
                 } else if !state.full.isEmpty {
                     taken = state.full.removeFirst()
                 } else {

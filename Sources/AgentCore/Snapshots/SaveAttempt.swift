@@ -53,12 +53,20 @@ final class SaveAttempt {
             let capture = try await beginCapture()
             self.capture = capture
             try FaultPoint.saveArmed.pass()
-            let stream = try CaptureStream(from: capture.stream, to: writer)
+            let stream = try CaptureStream(from: capture.stream, to: writer, flush: flushBeforeTheStop)
             try stream.start()
             self.stream = stream
         } catch {
             try await goBack(because: error)
         }
+    }
+
+    /// A precopy stores RAM before the stop, whose flushes would have to write what is left of it. The other ways store
+    /// it behind the cut.
+    private var flushBeforeTheStop: (@Sendable () throws(ColdframeError) -> Void)? {
+        guard way == .precopy else { return nil }
+        let image = stateNode.block.direct
+        return { () throws(ColdframeError) in try image.flush() }
     }
 
     private func beginCapture() async throws -> any GuestCapture {
@@ -89,10 +97,15 @@ final class SaveAttempt {
         }
         defer { watching.cancel() }
         do {
-            try await syncingAhead { try await capture.stopped() }
-            stream.hurry()
+            try await syncingAhead { try await capture.stopping() }
+            stream.standStill()
+            try await capture.stopped()
             try FaultPoint.saveHeld.pass()
             try await cutDisks { capture.release() }
+            Task {
+                await capture.goneOn()
+                stream.goOn()
+            }
             let snapshots = steps.compactMap(\.snapshot)
             try FaultPoint.saveStream.pass()
             try await context.record(.cut, plan.intent(with: steps))
@@ -190,15 +203,17 @@ final class SaveAttempt {
         }
     }
 
-    /// Suspends until no request has been at any of the disks for a millisecond: QEMU starts what it had parked during
-    /// its drain only at the drain's end.
+    private static let quietNanoseconds: UInt64 = 300_000
+
+    /// Suspends until no request has been at any of the disks for a moment: QEMU starts what it had parked during its drain
+    /// only at the drain's end. One that comes later still is noticed, and costs a second cut.
     private func waitUntilQuiet(_ deadline: UInt64) async throws {
         // Looked at, not begun.
         let gates = GraphDrain(devices.nodes)
         func reading() -> UInt64? { gates.busyNodeName == nil ? gates.arrivals : nil }
         while true {
             let before = reading()
-            try await Task.sleep(nanoseconds: 1_000_000)
+            try await Task.sleep(nanoseconds: Self.quietNanoseconds)
             if let before, reading() == before { return }
             if SystemClock.monotonicNanoseconds() > deadline {
                 let busy = gates.busyNodeName ?? devices.nodes[0].name

@@ -104,17 +104,21 @@ public protocol StoppedStateSaving: Guest {
     func saveState(imagePath: String, tag: String) async throws
 }
 
-/// One capture under way. The verbs are called in this order: `stopped`, `release`, `finish`; or `abandon` at any time
+/// One capture under way. The verbs are called in this order: `stopping`, `stopped`, `release`, `finish`; or `abandon` at any time
 /// after `beginCapture`, which leaves the guest in the run state it had before.
 @AgentActor
 public protocol GuestCapture: AnyObject, Sendable {
     /// The read end of the stream. A thread of the core reads it to its end.
     nonisolated var stream: Descriptor { get }
+    /// Suspends until the vCPUs are off; QEMU's drain and flushes follow. Throws as `stopped` does.
+    func stopping() async throws
     /// Suspends until the vCPUs are off, drain and flush are done and the barrier's flush is held. Throws if the
     /// migration fails before that, or at `deadline`.
     func stopped() async throws
     /// Lets the guest go on.
     func release()
+    /// After `release`: suspends until the guest runs again, or the capture has failed or ended without that.
+    func goneOn() async
     /// Bytes of RAM that are sent and will be sent in all, for progress; nil when QEMU does not say.
     func progress() async -> (current: UInt64, total: UInt64)?
     /// After the stream's end: waits for QEMU's word that the migration is completed, brings the guest back to the
@@ -123,6 +127,11 @@ public protocol GuestCapture: AnyObject, Sendable {
     /// Gives the capture up: drains the stream to its end where the way needs it, releases the barrier, restores the
     /// run state. Idempotent. The core has stopped reading `stream`.
     func abandon() async
+}
+
+extension GuestCapture {
+    public func stopping() async throws {}
+    public func goneOn() async {}
 }
 
 /// What a capture was.
