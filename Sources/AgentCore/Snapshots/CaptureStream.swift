@@ -12,7 +12,7 @@ final class CaptureStream: Sendable {
     private let source: Descriptor
     private let sink: any VMStateWriter
     /// Makes what was written durable; nil after the stop, or if it is not called for.
-    private let flush: Mutex<(@Sendable () throws(ColdframeError) -> Void)?>
+    private let flush: Locked<(@Sendable () throws(ColdframeError) -> Void)?>
     private let stopSignal: EventDescriptor
     private let state = Locked(State())
     private let receivedCount = Atomic<UInt64>(0)
@@ -39,7 +39,7 @@ final class CaptureStream: Sendable {
     ) throws(ColdframeError) {
         self.source = source
         self.sink = sink
-        self.flush = Mutex(flush)
+        self.flush = Locked(flush)
         chunkByteCount = flush == nil ? Self.chunkByteCount : Self.flushedChunkByteCount
         let queuedByteCount = flush == nil ? Self.queuedByteCount : Self.flushedQueuedByteCount
         queue = ChunkQueue(chunkByteCount: chunkByteCount, limit: queuedByteCount / chunkByteCount)
