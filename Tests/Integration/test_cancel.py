@@ -48,9 +48,10 @@ def test_cancels_at_random_moments_leave_no_trace(directory, chance, qemu, modes
             guest.save(mode, mode=mode)
             length[mode] = time.monotonic() - start
         in_time = 0
-        for number in range(CANCELS * share // 3):
+        for number in range(max(2, CANCELS * share // 3)):
             mode = modes[number % len(modes)]
             moment = chance.uniform(0, 0.7 * length[mode])
+            start = time.monotonic()
             cancelled = cancel_after(guest, mode, moment)
             print(f"cancel {number + 1}: {mode} after {moment * 1000:.0f} ms, "
                   f"{'in time' if cancelled else 'too late'}")
@@ -58,6 +59,8 @@ def test_cancels_at_random_moments_leave_no_trace(directory, chance, qemu, modes
                 in_time += 1
                 assert_no_trace(guest)
             else:
+                # The machine was busy when the first save was timed.
+                length[mode] = min(length[mode], time.monotonic() - start)
                 guest.delete("t")
         saved = guest.save("after", mode="live")
         assert saved["way"] == "live"
