@@ -105,6 +105,15 @@ import Testing
                 == "Could not read the configuration '/no/such.toml': No such file or directory")
     }
 
+    @Test func aFileThatIsTooLong() throws {
+        let path = try Files.temporaryDirectory(prefix: "coldframe-config")
+        defer { try? Files.removeTree(path) }
+        try Files.replaceAtomically(path + "/c.toml", contents: [UInt8](repeating: 35, count: (1 << 20) + 1))
+        #expect(
+            refusal("--config", path + "/c.toml")?.hasPrefix("Could not read the configuration '\(path)/c.toml': ")
+                == true)
+    }
+
     @Test func monitorsOfFileAndCommandLineShareTheirNames() throws {
         let path = try Files.temporaryDirectory(prefix: "coldframe-config")
         defer { try? Files.removeTree(path) }

@@ -87,6 +87,13 @@ final class Journal: Sendable {
         object["step"] = .string(step.rawValue)
         var payload: [UInt8] = []
         JSONWriter.compact(.object(object), into: &payload)
+        // Whoever reads it back would take a longer one for the journal's end.
+        guard payload.count <= Self.payloadLimit || step == .cleared else {
+            throw ColdframeError(
+                .invalidArgument,
+                "The intent needs \(payload.count) bytes in the journal, which takes \(Self.payloadLimit) at most: name "
+                    + "fewer nodes at a time")
+        }
         let record = Self.header(for: payload) + payload
         do {
             try end.withLock { end in

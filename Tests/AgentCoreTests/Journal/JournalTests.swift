@@ -1,3 +1,4 @@
+import ColdframeKit
 import LinuxSystem
 import Testing
 
@@ -118,5 +119,21 @@ struct JournalTests {
         #expect(throws: (any Error).self) { try journal.record(.begin, intent("a")) }
         SystemCallFaults.clear()
         #expect(try Journal(path: scratch.path).pending.isEmpty)
+    }
+
+    @Test("An intent that is too long to be read back is not taken")
+    func tooLong() throws {
+        let scratch = try Scratch()
+        let journal = try Journal(path: scratch.path)
+        try journal.record(.begin, intent("a"))
+        var long = intent("b")
+        long.images = (0..<8192).map { index in
+            var image = long.images[0]
+            image.path = "/images/" + String(repeating: "x", count: 128) + "\(index)"
+            return image
+        }
+        #expect(throws: ColdframeError.self) { try journal.record(.begin, long) }
+        try journal.record(.begin, intent("c"))
+        #expect(try Journal(path: scratch.path).pending.map(\.intent.uuid) == ["a", "c"])
     }
 }
