@@ -1,6 +1,5 @@
 import ColdframeKit
 import ConformanceKit
-import Logging
 import QAPI
 import QMPWire
 import Testing
@@ -31,37 +30,34 @@ struct ExportUnderTest: DriverUnderTest {
 ///
 /// One after the other: the modules of one process have one server.
 @Suite(.serialized) struct ExportTests {
-    /// Runs `body` with an agent that has the node `n` and is stopped afterwards.
+    /// Runs `body` with an agent that has the node `n`; nothing is left of its exports afterwards.
     @AgentActor
-    private func withAgent(
+    private func withNode(
         _ tested: ExportUnderTest, isPrepared: Bool = true, _ body: @AgentActor (Agent) async throws -> Void
     ) async throws {
         let folder = try ToolFolder()
         try folder.write(SeededGenerator.bytes(1 << 20, seed: 1), to: "disk")
-        let agent = try Agent(
-            Agent.Configuration(
-                name: nil, allowedBackingFolders: [],
-                logger: Logger(label: "conformance") { _ in SwiftLogNoOpLogHandler() }),
-            modules: ModulesUnderTest.all)
-        do {
+        try await withAgent { agent in
             if isPrepared, tested.needsServer {
                 let address: JSONValue = ["type": "unix", "data": ["path": .string(folder.path("socket"))]]
                 _ = try await agent.commands.execute("nbd-server-start", ["addr": address])
             }
-            _ = try await agent.commands.execute(
-                "blockdev-add", ["driver": "file", "node-name": "n", "filename": .string(folder.path("disk"))])
-            try await body(agent)
-        } catch {
+            do {
+                _ = try await agent.commands.execute(
+                    "blockdev-add", ["driver": "file", "node-name": "n", "filename": .string(folder.path("disk"))])
+                try await body(agent)
+            } catch {
+                await end(agent, tested)
+                throw error
+            }
             await end(agent, tested)
-            throw error
+            guard try await exportCount(agent) == 0 else { throw failure(tested, "is there after its agent has ended") }
         }
-        await end(agent, tested)
-        guard try await exportCount(agent) == 0 else { throw failure(tested, "is there after its agent has ended") }
     }
 
     @AgentActor
     private func end(_ agent: Agent, _ tested: ExportUnderTest) async {
-        await agent.stop(endsGuest: true)
+        await agent.exports.removeAll()
         if tested.needsServer { _ = try? await agent.commands.execute("nbd-server-stop", [:]) }
     }
 
@@ -89,7 +85,7 @@ struct ExportUnderTest: DriverUnderTest {
     }
 
     @Test(arguments: ExportUnderTest.all) func itsNodeIsHeldAndLetGo(tested: ExportUnderTest) async throws {
-        try await withAgent(tested) { agent in
+        try await withNode(tested) { agent in
             for _ in 0..<3 {
                 try await add(tested, agent)
                 try await expectRefused(tested, "that its node goes") {
@@ -104,7 +100,7 @@ struct ExportUnderTest: DriverUnderTest {
     }
 
     @Test(arguments: ExportUnderTest.all) func whatCannotBeginLeavesNothing(tested: ExportUnderTest) async throws {
-        try await withAgent(tested, isPrepared: false) { agent in
+        try await withNode(tested, isPrepared: false) { agent in
             try await expectRefused(tested, "a node that is not there") { try await add(tested, agent, node: "x") }
             if tested.needsServer {
                 try await expectRefused(tested, "to begin alone") { try await add(tested, agent) }
@@ -115,7 +111,7 @@ struct ExportUnderTest: DriverUnderTest {
     }
 
     @Test(arguments: ExportUnderTest.all) func optionsOfAnotherTypeAreRefused(tested: ExportUnderTest) async throws {
-        try await withAgent(tested) { agent in
+        try await withNode(tested) { agent in
             let options = BlockExportOptions(type: tested.name, id: "e", nodeName: "n", branch: QAPIEmpty())
             let node = try agent.graph.find(nodeOnly: "n").block
             try await expectRefused(tested, "options of another type") {
@@ -125,7 +121,7 @@ struct ExportUnderTest: DriverUnderTest {
     }
 
     @Test(arguments: ExportUnderTest.all) func anAgentEndsWithItsExports(tested: ExportUnderTest) async throws {
-        try await withAgent(tested) { agent in
+        try await withNode(tested) { agent in
             for id in ["a", "b"] {
                 let name = tested.name == "nbd" ? ["name": JSONValue.string(id)] : [:]
                 var options: JSONObject = [

@@ -4,8 +4,6 @@ import LinuxSystem
 import QAPI
 import Testing
 
-@testable import AgentCore
-
 /// Failed calls, crashes, short and hostile files, of every format that the agent has.
 @Suite struct FailureTests {
     private static let preparation: [DiskOperation] = [
@@ -88,31 +86,8 @@ import Testing
     }
 }
 
-/// What a format cannot do it says so, and what an image asks for it does not get by itself.
+/// Options of somebody else are refused, and what an image asks for it does not get by itself.
 @Suite struct RefusalTests {
-    @Test(arguments: FormatUnderTest.all) func aMissingCapabilityIsNamed(format: FormatUnderTest) async throws {
-        try await onBlockingThread {
-            let image = try SubjectImage(format.subject, byteCount: 1 << 17, storage: .memory)
-            let driver = try image.open()
-            defer { try? driver.close() }
-            guard !(driver is any SnapshotBearing), !driver.isReadOnly else { return }
-            let outcome = Outcome<String>()
-            Task { @AgentActor in
-                let node = GraphNode(
-                    body: NodeBody(name: "disk", driver: driver), options: nil, isMonitorOwned: false,
-                    isPrivate: false)
-                do {
-                    _ = try node.snapshotBearer()
-                    outcome.set(.success(""))
-                } catch { outcome.set(.success("\(error)")) }
-            }
-            let text = try outcome.wait().get()
-            guard text.contains(format.name), text.contains("does not support internal snapshots") else {
-                throw failure(format, "refuses a snapshot with '\(text)'")
-            }
-        }
-    }
-
     @Test(arguments: FormatUnderTest.all) func optionsOfAnotherDriverAreRefused(format: FormatUnderTest) async throws {
         let options = BlockdevOptions(driver: format.name, branch: QAPIEmpty())
         try await onBlockingThread {

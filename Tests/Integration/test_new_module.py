@@ -72,3 +72,10 @@ def test_a_module_is_not_overwritten(tree):
     assert new_module(tree, "format", "Sample").returncode == 0
     result = new_module(tree, "format", "Sample")
     assert result.returncode != 0 and "is there already" in result.stderr
+
+
+def test_a_name_belongs_to_one_driver(tree):
+    assert new_module(tree, "format", "Sample").returncode == 0
+    result = new_module(tree, "filter", "Sample")
+    assert result.returncode != 0 and "has a driver 'sample' already" in result.stderr
+    assert new_module(tree, "export", "Sample").returncode == 0
