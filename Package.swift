@@ -10,6 +10,7 @@ func schemaTarget(_ name: String, _ dependencies: [Target.Dependency], path: Str
     .target(
         name: name, dependencies: dependencies, path: path,
         exclude: path == nil ? ["schema", "README.md"] : ["schema", "Tests", "README.md"],
+        swiftSettings: name == "Qcow2Format" ? fuzzedSettings : [],
         plugins: [.plugin(name: "QAPIGenPlugin")])
 }
 
@@ -26,7 +27,13 @@ func module(_ name: String, path: String, _ dependencies: [Target.Dependency] = 
 }
 
 /// What a module's tests need beside the module.
-let neededByTests: [String: [Target.Dependency]] = ["QEMUGuest": ["NBDExport", "coldframe-keeper"]]
+let neededByTests: [String: [Target.Dependency]] = [
+    "QEMUGuest": ["NBDExport", "coldframe-keeper"], "Qcow2Format": ["Qcow2Fuzzing"],
+]
+
+/// What `tools/fuzz` builds has the marks by which libFuzzer sees which code an input reaches.
+let fuzzedSettings: [SwiftSetting] =
+    Context.environment["COLDFRAME_FUZZ"] == nil ? [] : [.unsafeFlags(["-sanitize=fuzzer,address"])]
 
 let modules: [(name: String, path: String, dependencies: [Target.Dependency])] = [
     ("FileProtocol", "Plugins/Protocols/File", []),
@@ -54,6 +61,8 @@ let package = Package(
         .executable(name: "coldframed", targets: ["coldframed"]),
         .executable(name: "coldframe", targets: ["coldframe"]),
         .executable(name: "coldframe-keeper", targets: ["coldframe-keeper"]),
+        // Linked with libFuzzer by tools/fuzz.
+        .library(name: "Qcow2Fuzzing", type: .static, targets: ["Qcow2Fuzzing"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
@@ -105,6 +114,9 @@ let package = Package(
 
         // Tests. A module's own stand in its folder.
         .target(name: "ConformanceKit", dependencies: ["ColdframeKit", "LinuxSystem"], path: "Tests/ConformanceKit"),
+        .target(
+            name: "Qcow2Fuzzing", dependencies: ["Qcow2Format", "ColdframeKit", "LinuxSystem"],
+            path: "Tests/Fuzz/Qcow2Fuzzing", swiftSettings: fuzzedSettings),
         .testTarget(name: "LinuxSystemTests", dependencies: ["LinuxSystem", "CChecksum"]),
         .testTarget(name: "QMPWireTests", dependencies: ["QMPWire"]),
         .testTarget(name: "QAPITests", dependencies: ["QAPI", "QMPWire", "QAPIGen"]),

@@ -9,7 +9,10 @@ public enum ImageCopy {
         public init() {}
     }
 
-    private static let pieceByteCount: UInt64 = 2 << 20
+    /// What a worker takes at once: large, so that little time goes into holes.
+    private static let pieceByteCount: UInt64 = 8 << 20
+    /// What is read and then written: small, so that it is still in the processor's cache when it is written.
+    private static let chunkByteCount: UInt64 = 256 << 10
 
     /// Copies what is not zero. `target` is as large as `source` or larger and reads as zeros throughout; it is
     /// flushed when this returns. Blocks.
@@ -22,7 +25,9 @@ public enum ImageCopy {
                 .unsupported, "Compression not supported for this file format ('\(target.driver.driverName)')")
         }
         let unit = compressor?.compressionUnitByteCount ?? 1
-        let work = ImageWork(byteCount: source.byteCount, pieceByteCount: max(unit, pieceByteCount))
+        let work = ImageWork(
+            byteCount: source.byteCount, pieceByteCount: pieceByteCount,
+            bufferByteCount: max(unit, chunkByteCount))
         try work.run(workerCount: max(1, options.workerCount), progress: progress) { offset, byteCount, buffer in
             if let compressor {
                 try copyCompressed(source, compressor, offset, byteCount, buffer, unit: Int(unit))
@@ -55,14 +60,28 @@ public enum ImageCopy {
         _ source: BlockNode, _ target: BlockNode, _ offset: UInt64, _ byteCount: Int,
         _ buffer: UnsafeMutableRawBufferPointer
     ) throws {
-        try forEachDataExtent(source, offset, byteCount) { range in
-            let part = UnsafeMutableRawBufferPointer(rebasing: buffer[..<range.count])
-            try source.read(into: part, at: range.lowerBound)
-            let bytes = UnsafeRawBufferPointer(part)
-            try ZeroSearch.forEachDataRun(bytes, at: range.lowerBound) { run in
-                try target.write(
-                    UnsafeRawBufferPointer(rebasing: bytes[run]), at: range.lowerBound + UInt64(run.lowerBound))
+        try forEachDataExtent(source, offset, byteCount) { extent in
+            try forEachChunk(of: extent, at: UInt64(buffer.count)) { range in
+                let part = UnsafeMutableRawBufferPointer(rebasing: buffer[..<range.count])
+                try source.read(into: part, at: range.lowerBound)
+                let bytes = UnsafeRawBufferPointer(part)
+                try ZeroSearch.forEachDataRun(bytes, at: range.lowerBound) { run in
+                    try target.write(
+                        UnsafeRawBufferPointer(rebasing: bytes[run]), at: range.lowerBound + UInt64(run.lowerBound))
+                }
             }
+        }
+    }
+
+    /// Cuts a range at multiples of `byteCount`.
+    private static func forEachChunk(
+        of range: Range<UInt64>, at byteCount: UInt64, _ body: (Range<UInt64>) throws -> Void
+    ) throws {
+        var position = range.lowerBound
+        while position < range.upperBound {
+            let end = min(range.upperBound, (position / byteCount + 1) * byteCount)
+            try body(position..<end)
+            position = end
         }
     }
 
@@ -71,16 +90,21 @@ public enum ImageCopy {
         _ source: BlockNode, _ target: any CompressedWriting, _ offset: UInt64, _ byteCount: Int,
         _ buffer: UnsafeMutableRawBufferPointer, unit: Int
     ) throws {
-        var hasData = false
-        try forEachDataExtent(source, offset, byteCount) { _ in hasData = true }
-        guard hasData else { return }
-        try source.read(into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<byteCount]), at: offset)
-        var position = 0
-        while position < byteCount {
-            let end = min(byteCount, position + unit)
-            let bytes = UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(buffer)[position..<end])
-            if !ZeroSearch.isZero(bytes) { try target.writeCompressed(bytes, at: offset + UInt64(position)) }
-            position = end
+        try forEachChunk(of: offset..<offset + UInt64(byteCount), at: UInt64(buffer.count)) { range in
+            var hasData = false
+            try forEachDataExtent(source, range.lowerBound, range.count) { _ in hasData = true }
+            guard hasData else { return }
+            let chunk = UnsafeMutableRawBufferPointer(rebasing: buffer[..<range.count])
+            try source.read(into: chunk, at: range.lowerBound)
+            var position = 0
+            while position < chunk.count {
+                let end = min(chunk.count, position + unit)
+                let bytes = UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(chunk)[position..<end])
+                if !ZeroSearch.isZero(bytes) {
+                    try target.writeCompressed(bytes, at: range.lowerBound + UInt64(position))
+                }
+                position = end
+            }
         }
     }
 }

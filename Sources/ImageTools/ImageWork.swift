@@ -6,16 +6,20 @@ import Synchronization
 public final class ImageWork: Sendable {
     private let byteCount: UInt64
     private let pieceByteCount: UInt64
+    private let bufferByteCount: UInt64
     private let next = Atomic<UInt64>(0)
     private let done = Atomic<UInt64>(0)
     private let failure = Locked<(any Error)?>(nil)
     private let hasFailed = Atomic<Bool>(false)
     private let ended = Atomic<Int>(0)
+    private let hasEnded = ConditionVariable()
 
     /// `pieceByteCount` is a multiple of what the work needs to have in one piece.
-    public init(byteCount: UInt64, pieceByteCount: UInt64) {
+    /// Each thread has a buffer of a piece's size, or as given.
+    public init(byteCount: UInt64, pieceByteCount: UInt64, bufferByteCount: UInt64? = nil) {
         self.byteCount = byteCount
         self.pieceByteCount = pieceByteCount
+        self.bufferByteCount = bufferByteCount ?? pieceByteCount
     }
 
     /// Runs `body` for every piece on so many threads. `progress` is called on this thread, ten times a second, with the bytes
@@ -30,12 +34,10 @@ public final class ImageWork: Sendable {
             try SystemThread.start(name: "image\(index)") { [self] in
                 work(body)
                 ended.add(1, ordering: .releasing)
+                hasEnded.signal()
             }
         }
-        var milliseconds = 1
-        while ended.load(ordering: .acquiring) < workerCount {
-            SystemThread.sleep(milliseconds: milliseconds)
-            milliseconds = min(100, milliseconds * 2)
+        while !hasEnded.waitFor(milliseconds: 100, { ended.load(ordering: .acquiring) == workerCount }) {
             do { try progress(done.load(ordering: .relaxed)) } catch { fail(error) }
         }
         for worker in workers { worker.join() }
@@ -44,7 +46,7 @@ public final class ImageWork: Sendable {
     }
 
     private func work(_ body: (UInt64, Int, UnsafeMutableRawBufferPointer) throws -> Void) {
-        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Int(pieceByteCount), alignment: 4096)
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Int(bufferByteCount), alignment: 4096)
         defer { buffer.deallocate() }
         while !hasFailed.load(ordering: .acquiring) {
             let offset = next.add(pieceByteCount, ordering: .relaxed).oldValue

@@ -9,9 +9,9 @@ import tempfile
 import time
 
 from harness import images
-from harness.agent import BINARIES, Agent
+from harness.agent import BINARIES
 
-from .serve import daemon_export, rate
+from .serve import daemon_export, fresh_agent, rate
 
 MEBIBYTES = 512
 GOAL_REQUESTS = 1.5
@@ -24,7 +24,7 @@ DEPTHS = (1, 16)
 def agent_export(directory, image, **options):
     """The image through coldframed; its NBD address."""
     socket = directory / "cf.sock"
-    with Agent(directory) as agent:
+    with fresh_agent() as agent:
         agent.execute("blockdev-add", driver="qcow2", node_name="n", file={"driver": "file", "filename": str(image)},
                       **options)
         agent.execute("nbd-server-start", addr={"type": "unix", "data": {"path": str(socket)}})
@@ -102,7 +102,8 @@ def conversions(directory, content, rounds):
         ours, theirs = [], []
         for _ in range(rounds):
             for found, tool in ((ours, [BINARIES / "coldframe", "image", "convert", "-q"]),
-                                (theirs, ["qemu-img", "convert", "-W"])):
+                                # Both leave a copy that a power loss does not take.
+                                (theirs, ["qemu-img", "convert", "-W", "-t", "writeback"])):
                 target.unlink(missing_ok=True)
                 found.append(took(*tool, "-m", WORKERS, *options, source, target) * 1000)
         missed += compare(name, ours, theirs, goal, "ms", higher=False)
@@ -117,7 +118,7 @@ def snapshots(directory, rounds):
     for _ in range(rounds):
         theirs["create"].append(took("qemu-img", "snapshot", "-c", "t", image) * 1000)
         theirs["delete"].append(took("qemu-img", "snapshot", "-d", "t", image) * 1000)
-        with Agent(directory) as agent:
+        with fresh_agent() as agent:
             agent.add_qcow2("n", image)
             start = time.monotonic()
             agent.execute("blockdev-snapshot-internal-sync", device="n", name="t")

@@ -1,11 +1,20 @@
-"""Images served over NBD by qemu-storage-daemon, and fio as their client."""
+"""Who serves images over NBD, and fio as their client."""
 
 import contextlib
 import json
 import subprocess
+import tempfile
 import time
 
 from harness import images
+from harness.agent import Agent
+
+
+@contextlib.contextmanager
+def fresh_agent():
+    """A coldframed that remembers nothing of the one before."""
+    with tempfile.TemporaryDirectory(prefix="cf-") as folder, Agent(folder) as agent:
+        yield agent
 
 
 @contextlib.contextmanager

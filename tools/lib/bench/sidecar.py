@@ -9,9 +9,8 @@ import tempfile
 import time
 
 from harness import images
-from harness.agent import Agent
 
-from .serve import daemon_export, rate
+from .serve import daemon_export, fresh_agent, rate
 
 MEBIBYTES = 512
 LEVELS = 100
@@ -30,17 +29,10 @@ def random_writes(uri, depth, megabytes=None, align=4096, flushes=False):
 
 
 @contextlib.contextmanager
-def fresh_agent(directory):
-    """An agent that finds nothing of an earlier one."""
-    with tempfile.TemporaryDirectory(prefix="a", dir=directory) as name, Agent(pathlib.Path(name)) as agent:
-        yield agent
-
-
-@contextlib.contextmanager
 def agent_export(directory, path, driver, snapshot=False):
     """The raw file through coldframed; its NBD address."""
     socket = directory / "cf.sock"
-    with fresh_agent(directory) as agent:
+    with fresh_agent() as agent:
         options = {"create_sidecar": True} if driver == "raw-sidecar" else {}
         agent.execute("blockdev-add", driver=driver, node_name="n", file={"driver": "file", "filename": str(path)},
                       **options)
@@ -122,7 +114,7 @@ def creates(directory, rounds):
         with open(path, "wb") as file:
             file.truncate(size)
         took = []
-        with fresh_agent(directory) as agent:
+        with fresh_agent() as agent:
             agent.execute("blockdev-add", driver="raw-sidecar", node_name="n", create_sidecar=True,
                           file={"driver": "file", "filename": str(path)})
             for number in range(5 * rounds):
@@ -155,7 +147,7 @@ def far_back(directory, content, rounds):
     socket = directory / "cf.sock"
     chance = random.Random(1)
     rates = {"newest": [], "oldest": []}
-    with fresh_agent(directory) as agent:
+    with fresh_agent() as agent:
         agent.execute("blockdev-add", driver="raw-sidecar", node_name="n", create_sidecar=True,
                       file={"driver": "file", "filename": str(path)})
         agent.execute("nbd-server-start", addr={"type": "unix", "data": {"path": str(socket)}})

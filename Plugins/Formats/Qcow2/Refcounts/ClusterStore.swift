@@ -233,8 +233,8 @@ final class ClusterStore: Sendable {
         for (run, kind) in transaction.taken { guardian.insert(run, as: kind) }
         // The transaction may have taken again what it had freed.
         let refcounts = state.refcounts
-        for run in transaction.freed {
-            guardian.remove(run) { (try? refcounts.refcount(ofCluster: $0)) == 0 }
+        for freed in transaction.freed {
+            guardian.remove(freed.run) { (try? refcounts.refcount(ofCluster: $0)) == 0 }
         }
     }
 

@@ -19,8 +19,8 @@ final class MetadataTransaction {
     private var recent: (index: UInt64, block: RefcountBlock)?
     private var searchStart: UInt64
     private var usedEnd: UInt64 = 0
-    /// Clusters whose refcount fell to 0, in the order of release.
-    private(set) var freed: [ClusterRun] = []
+    /// Clusters whose refcount fell to 0, in the order of release, and why.
+    private(set) var freed: [ClusterStore.Freeing] = []
     /// Clusters that `allocate` gave, and what for.
     private(set) var taken: [(run: ClusterRun, kind: MetadataKinds)] = []
 
@@ -56,8 +56,8 @@ final class MetadataTransaction {
         return try table.refcount(ofCluster: cluster)
     }
 
-    /// Adds a reference to each cluster, or takes one away.
-    func adjust(_ run: ClusterRun, raise: Bool) throws(ColdframeError) {
+    /// Adds a reference to each cluster, or takes one away, for the given cause.
+    func adjust(_ run: ClusterRun, raise: Bool, cause: FreeingCause = .other) throws(ColdframeError) {
         guard run.end <= Limits.hostByteCount >> UInt64(geometry.clusterBits) else {
             throw ColdframeError(.corrupt, "Host cluster \(run.first) lies outside what the format can address")
         }
@@ -72,18 +72,20 @@ final class MetadataTransaction {
             let end = min(run.end, base + table.entriesPerBlock)
             let entries = Int(cluster - base)..<Int(end - base)
             try block.adjust(entries, raise: raise, maximum: geometry.refcountMaximum)
-            if !raise { noteFreed(block, entries, base) }
+            if !raise { noteFreed(block, entries, base, cause) }
             cluster = end
         }
     }
 
-    private func noteFreed(_ block: RefcountBlock, _ entries: Range<Int>, _ base: UInt64) {
+    private func noteFreed(
+        _ block: RefcountBlock, _ entries: Range<Int>, _ base: UInt64, _ cause: FreeingCause
+    ) {
         for entry in entries where block[entry] == 0 {
             let cluster = base + UInt64(entry)
-            if let last = freed.last, last.end == cluster {
-                freed[freed.count - 1].count += 1
+            if let last = freed.last, last.run.end == cluster, last.cause == cause {
+                freed[freed.count - 1].run.count += 1
             } else {
-                freed.append(ClusterRun(first: cluster, count: 1))
+                freed.append(.init(run: ClusterRun(first: cluster, count: 1), cause: cause))
             }
         }
     }

@@ -25,8 +25,9 @@ final class RefcountBlock {
 
     /// The format text's section "Host cluster management": big endian from 16 bits on, least significant bits first
     /// below 8. `index` lies within the block.
+    /// Inlined: loops go over all clusters of an image.
     subscript(index: Int) -> UInt64 {
-        get {
+        @inline(__always) get {
             switch order {
             case 4: return UInt64(UInt16(bigEndian: bytes.load(fromByteOffset: index * 2, as: UInt16.self)))
             case 3: return UInt64(bytes[index])
@@ -38,7 +39,7 @@ final class RefcountBlock {
                 return UInt64(bytes[bit >> 3]) >> UInt64(bit & 7) & (1 << UInt64(width) - 1)
             }
         }
-        set {
+        @inline(__always) set {
             switch order {
             case 4: bytes.storeBigEndian(UInt16(truncatingIfNeeded: newValue), at: index * 2)
             case 3: bytes[index] = UInt8(truncatingIfNeeded: newValue)

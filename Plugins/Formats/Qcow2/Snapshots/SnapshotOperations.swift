@@ -52,7 +52,7 @@ final class SnapshotOperations: Sendable {
     ) throws(ColdframeError) {
         let bytes = try SnapshotTable.encode(new)
         let oldByteCount = contents.byteCount
-        let outcome = try store.state.withLock { state throws(ColdframeError) -> (NewL1, [ClusterRun]) in
+        let outcome = try store.state.withLock { state throws(ColdframeError) -> (NewL1, [ClusterStore.Freeing]) in
             let search = try state.refcounts.findFree(from: state.searchStart, limit: 1)?.first
             let transaction = MetadataTransaction(
                 table: state.refcounts,
@@ -62,7 +62,7 @@ final class SnapshotOperations: Sendable {
             // What waits for a flush to lose a reference loses it here: the flush before the switch makes it safe, and
             // no request is in flight. Otherwise a refcount could fall to one later, behind the COPIED flags' back.
             let released = state.unlinked + state.waiting[0] + state.waiting[1]
-            for item in released { try transaction.adjust(item.run, raise: false) }
+            for item in released { try transaction.adjust(item.run, raise: false, cause: item.cause) }
             let l1 = try body(transaction)
             let tableOffset = try self.writeSnapshotTable(bytes, replacing: state.header, oldByteCount, transaction)
             try self.store.commit(transaction, &state) { header in
@@ -74,7 +74,9 @@ final class SnapshotOperations: Sendable {
             }
             state.unlinked = []
             state.waiting = [[], []]
-            if let first = transaction.freed.map(\.first).min() { state.searchStart = min(state.searchStart, first) }
+            if let first = transaction.freed.map(\.run.first).min() {
+                state.searchStart = min(state.searchStart, first)
+            }
             return (l1, transaction.freed)
         }
         map.adopt(l1: outcome.0.words, at: outcome.0.offset, newTables: outcome.0.newTables)
@@ -85,9 +87,8 @@ final class SnapshotOperations: Sendable {
             store.guardian.forget([.inactiveL1, .inactiveL2])
             known.addSnapshots(new, walk)
         }
-        guard store.policy.passesDiscards(of: .snapshot) else { return }
         // The disk is drained: only a state that is being stored could take these clusters meanwhile.
-        for run in outcome.1 { store.discardIfFree(run) }
+        for freed in outcome.1 where store.policy.passesDiscards(of: freed.cause) { store.discardIfFree(freed.run) }
     }
 
     /// What the active disk's L1 table becomes.

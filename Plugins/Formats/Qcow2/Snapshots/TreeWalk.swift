@@ -48,7 +48,8 @@ struct TreeWalk {
     }
 
     /// Adds or removes one reference to each cluster that the table's entries hold, in runs. Clusters in an external
-    /// data file have no refcounts.
+    /// data file have no refcounts. What becomes free is given back to the host as a snapshot's; tables are not, whose
+    /// space is small, scattered and soon used again.
     func adjustEntries(
         _ words: [UInt64], raise: Bool, _ transaction: MetadataTransaction
     ) throws(ColdframeError) {
@@ -58,7 +59,8 @@ struct TreeWalk {
             if entry.isCompressed {
                 let clusters = entry.compressedRange(geometry).clusters(geometry)
                 try transaction.adjust(
-                    ClusterRun(first: clusters.lowerBound, count: UInt64(clusters.count)), raise: raise)
+                    ClusterRun(first: clusters.lowerBound, count: UInt64(clusters.count)), raise: raise,
+                    cause: .snapshot)
             } else if entry.hostOffset != 0 {
                 let host = HostOffset(entry.hostOffset)
                 guard geometry.isClusterAligned(host.rawValue) else {
@@ -69,12 +71,12 @@ struct TreeWalk {
                 if run.count > 0, run.end == cluster {
                     run.count += 1
                 } else {
-                    if run.count > 0 { try transaction.adjust(run, raise: raise) }
+                    if run.count > 0 { try transaction.adjust(run, raise: raise, cause: .snapshot) }
                     run = ClusterRun(first: cluster, count: 1)
                 }
             }
         }
-        if run.count > 0 { try transaction.adjust(run, raise: raise) }
+        if run.count > 0 { try transaction.adjust(run, raise: raise, cause: .snapshot) }
     }
 
     /// Adds or removes one reference to everything an L1 table reaches, the table itself not included.
