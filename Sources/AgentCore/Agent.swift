@@ -59,6 +59,9 @@ public final class Agent {
         journal = try directories.map { try Journal(path: $0.state + "/journal") }
         setStore = try directories.map { try SetStore(stateDirectory: $0.state) }
         recorder = try directories.map { try StateRecorder(stateDirectory: $0.state, logger: configuration.logger) }
+        for (step, intent) in journal?.interrupted ?? [] where step == .committed {
+            if let shape = intent.shape { recorder?.inherit(shape) }
+        }
         let monitors = MonitorRegistry(logger: configuration.logger)
         self.monitors = monitors
         let post: @Sendable @AgentActor (String, JSONObject) -> Void = { name, data in
@@ -71,7 +74,7 @@ public final class Agent {
             openImages: try directories.map { try OpenImages(stateDirectory: $0.state, logger: configuration.logger) },
             post: post)
         if let recorder {
-            graph.exportsWillMove = { ids, nodeName in try await recorder.exportsMove(ids, toNode: nodeName) }
+            graph.record = { shape in try await recorder.follow(shape) }
         }
         exports = ExportRegistry(factories: modules.flatMap(\.blockExports), graph: graph, post: post)
         snapshotExports = SnapshotExportRegistry(factory: modules.flatMap(\.snapshotExports).first)
@@ -98,7 +101,9 @@ public final class Agent {
         registerBlockJobCommands(commands, jobs: jobs)
         registerBackupCommands(commands, agent: self)
         registerMirrorCommands(commands, agent: self)
+        registerChainJobCommands(commands, agent: self)
         registerNodeCommands(commands, agent: self)
+        registerChainCommands(commands, agent: self)
         registerBlockCommands(commands, agent: self)
         registerBitmapCommands(commands, agent: self)
         registerExportCommands(commands, agent: self)

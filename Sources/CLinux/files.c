@@ -42,6 +42,8 @@ int cf_ofd_test(int fd, int kind, off_t offset, off_t length, bool *is_free) {
 
 int cf_duplicate(int fd, int at_least) { return fcntl(fd, F_DUPFD_CLOEXEC, at_least); }
 
+int cf_replace(int fd, int other) { return dup3(other, fd, O_CLOEXEC); }
+
 int cf_set_nonblocking(int fd, bool is_nonblocking) {
     int flags = fcntl(fd, F_GETFL);
     if (flags < 0) return -1;

@@ -52,6 +52,11 @@ public final class Descriptor: Sendable {
         Descriptor(owning: try SystemCall.run("dup") { cf_duplicate(raw, 3) })
     }
 
+    /// `dup3(2)`: the number stands for the other's open file description from now on. Nobody is in a call on it.
+    public func replace(by other: Descriptor) throws(SystemError) {
+        _ = try SystemCall.run("dup3") { cf_replace(raw, other.raw) }
+    }
+
     /// `fcntl(2)` O_NONBLOCK, on the open file description.
     public func setNonBlocking(_ isNonBlocking: Bool) throws(SystemError) {
         _ = try SystemCall.run("fcntl") { cf_set_nonblocking(raw, isNonBlocking) }

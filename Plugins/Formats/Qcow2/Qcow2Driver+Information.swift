@@ -4,6 +4,8 @@ import QMPWire
 extension Qcow2Driver {
     public func information() throws(ColdframeError) -> BlockInformation {
         let header = store.header
+        let names = store.names
+        let extensions = names.extensions
         var data: JSONObject = [:]
         data["compat"] = .string(header.version >= 3 ? "1.1" : "0.10")
         if header.version >= 3 {
@@ -19,7 +21,7 @@ extension Qcow2Driver {
         return BlockInformation(
             allocatedByteCount: try file.node.driver.information().allocatedByteCount,
             clusterByteCount: UInt32(geometry.clusterByteCount),
-            isDirty: header.incompatible.contains(.dirty), backingFilename: backingFilename,
+            isDirty: header.incompatible.contains(.dirty), backingFilename: names.backingFilename,
             backingFormat: extensions.backingFormat, formatSpecific: ("qcow2", data))
     }
 
@@ -28,7 +30,7 @@ extension Qcow2Driver {
         let entries: [BitmapEntry]
         if bitmaps.isMaintained {
             entries = bitmaps.entries
-        } else if let ext = extensions.bitmaps {
+        } else if let ext = store.names.extensions.bitmaps {
             entries = try BitmapDirectory.read(ext, geometry, file)
         } else {
             return nil

@@ -31,7 +31,7 @@ extension Qcow2Driver: VMStateBearing {
     }
 
     public func openSnapshot(id: String) throws(ColdframeError) -> any BlockDriver {
-        try SnapshotDisk(entry: entry(id), operations: operations, backing: backing)
+        try SnapshotDisk(entry: entry(id), operations: operations, backing: backingSlot)
     }
 
     public func beginVMState() throws(ColdframeError) -> any VMStateWriter {

@@ -9,11 +9,10 @@ import Synchronization
 public final class Qcow2Driver: BlockDriver, Backed {
     public let driverName = "qcow2"
     public let threadModel = ThreadModel.parallel
-    public let backing: BlockNode?
+    let backingSlot: ChildSlot
 
     let file: ImageFile
     let geometry: Geometry
-    let extensions: HeaderExtensions
     let map: ClusterMap
     let reader: ClusterReader
     let store: ClusterStore
@@ -21,7 +20,6 @@ public final class Qcow2Driver: BlockDriver, Backed {
     let operations: SnapshotOperations
     let corruption: Corruption
     let bitmaps: BitmapStorage
-    let backingFilename: String?
     private let isOpenReadOnly: Bool
     private let takesDiscards: Bool
     private let diskByteCount: Atomic<UInt64>
@@ -56,12 +54,10 @@ public final class Qcow2Driver: BlockDriver, Backed {
         let image = options.isReadOnly ? image : try image.mended()
         let header = image.header
         file = image.file
-        extensions = image.extensions
         geometry = header.geometry
         isOpenReadOnly = options.isReadOnly
         takesDiscards = options.takesDiscards
-        backingFilename = image.backingFilename
-        self.backing = backing
+        backingSlot = ChildSlot(backing)
         if !options.isReadOnly { try image.checkWritable() }
         let data = try image.data(dataFile)
         let l1 = try image.readL1()
@@ -71,19 +67,19 @@ public final class Qcow2Driver: BlockDriver, Backed {
         diskByteCount = Atomic(header.diskByteCount)
         map = ClusterMap(
             file: file, geometry: geometry, l1: l1, l1Offset: header.l1Offset, cacheByteLimit: options.l2CacheByteLimit)
-        reader = ClusterReader(map: map, file: data.file, backing: backing, compression: image.compression)
+        reader = ClusterReader(map: map, file: data.file, backing: backingSlot, compression: image.compression)
         let guardian = MetadataGuard(
             geometry: geometry, checks: options.isReadOnly ? [] : options.overlapChecks,
             expectedCount: l1.count + refcounts.blockOffsets.count)
         var known = KnownMetadata(geometry: geometry, guardian: guardian)
         known.addActive(header, l1: l1, refcounts: refcounts, snapshotTableByteCount: contents.byteCount)
         known.addSnapshots(contents.entries, TreeWalk(file: file, geometry: geometry))
-        if let bitmaps = extensions.bitmaps { known.addBitmaps(bitmaps) }
+        if let bitmaps = image.extensions.bitmaps { known.addBitmaps(bitmaps) }
         refcounts.guardian = guardian
         store = ClusterStore(
-            file: file, data: data, header: header, refcounts: refcounts, guardian: guardian,
+            file: file, data: data, header: header, names: image.names, refcounts: refcounts, guardian: guardian,
             policy: options.discardPolicy)
-        bitmaps = BitmapStorage(store: store, extensions: extensions, backingFilename: backingFilename)
+        bitmaps = BitmapStorage(store: store)
         writer = DiskWriter(
             map: map, store: store, reader: reader, compression: image.compression, bitmaps: bitmaps)
         operations = SnapshotOperations(map: map, store: store, contents: contents, compression: image.compression)

@@ -9,6 +9,7 @@ public struct Qcow2Image: Sendable {
     public let backingFilename: String?
     /// The file with the guest's data as the image has it; nil if it has none, or does not say which.
     public var dataFilename: String? { extensions.externalDataFilename }
+    var names: HeaderNames { HeaderNames(extensions: extensions, backingFilename: backingFilename) }
     /// Guest data lies in a file of its own.
     public var hasDataFile: Bool { header.incompatible.contains(.externalDataFile) }
     var compression: Compression { Compression(rawValue: header.compressionType) ?? .deflate }

@@ -93,10 +93,13 @@ extension FileDriver {
     }
 
     func discard(at offset: UInt64, byteCount: UInt64) throws(ColdframeError) {
-        guard mode.unmaps, !mode.isReadOnly, byteCount > 0 else { return }
+        guard mode.unmaps, !isReadOnly, byteCount > 0 else { return }
         do {
             _ = try punchHole(offset, byteCount)
+            discards.succeeded.add(1, ordering: .relaxed)
+            discards.byteCount.add(byteCount, ordering: .relaxed)
         } catch {
+            discards.failed.add(1, ordering: .relaxed)
             throw failed(error, "Could not discard \(byteCount) bytes at \(offset) of")
         }
     }
@@ -134,5 +137,21 @@ extension FileDriver {
             guard Self.meansUnsupported(error) else { throw error }
             return (end, true)
         }
+    }
+}
+
+/// What became of a file's discards.
+final class DiscardCounts: Sendable {
+    let succeeded = Atomic<UInt64>(0)
+    let failed = Atomic<UInt64>(0)
+    let byteCount = Atomic<UInt64>(0)
+}
+
+extension FileDriver: DiscardCounting {
+    var discardCounts: (succeeded: UInt64, failed: UInt64, byteCount: UInt64) {
+        (
+            discards.succeeded.load(ordering: .relaxed), discards.failed.load(ordering: .relaxed),
+            discards.byteCount.load(ordering: .relaxed)
+        )
     }
 }

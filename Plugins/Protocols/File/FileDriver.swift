@@ -12,7 +12,10 @@ import Synchronization
 final class FileDriver: BlockDriver, Resizable, FileBacked, ChangeStamped, ExtentSource {
     /// How a file was opened.
     struct Mode: Sendable {
+        /// As it was opened; it may be switched later.
         var isReadOnly: Bool
+        /// Held on the file; nil without locks.
+        var locks: ImageLocks?
         /// Unit to which requests are aligned under `cache.direct`; nil goes through the page cache.
         var directUnit: Int?
         /// `cache.no-flush`: flushes are dropped.
@@ -34,6 +37,8 @@ final class FileDriver: BlockDriver, Resizable, FileBacked, ChangeStamped, Exten
     /// errno of the first flush that failed. The kernel may have dropped the pages that it could not write, and reports
     /// that once only: from then on no flush can promise anything.
     private let flushFailure = Atomic<Int32>(0)
+    let access: FileAccess
+    let discards = DiscardCounts()
     let cannotPunch = Atomic<Bool>(false)
     let cannotZero = Atomic<Bool>(false)
 
@@ -42,12 +47,13 @@ final class FileDriver: BlockDriver, Resizable, FileBacked, ChangeStamped, Exten
         self.bufferedFile = bufferedFile
         self.mode = mode
         fileIdentity = identity
+        access = FileAccess(isReadOnly: mode.isReadOnly, locks: mode.locks)
         size = Atomic(byteCount)
         direct = mode.directUnit.map { DirectRequests(file: file, unit: $0) }
     }
 
     var byteCount: UInt64 { size.load(ordering: .acquiring) }
-    var isReadOnly: Bool { mode.isReadOnly }
+    var isReadOnly: Bool { access.isReadOnly }
     var displayFilename: String { fileIdentity.path }
     var descriptor: Int32 { bufferedFile.raw }
 
@@ -100,7 +106,7 @@ final class FileDriver: BlockDriver, Resizable, FileBacked, ChangeStamped, Exten
     }
 
     func flush() throws(ColdframeError) {
-        if mode.dropsFlushes || mode.isReadOnly { return }
+        if mode.dropsFlushes || isReadOnly { return }
         let earlier = flushFailure.load(ordering: .acquiring)
         if earlier != 0 {
             throw failed(SystemError(errno: earlier, operation: "fdatasync"), "An earlier flush failed of")
@@ -128,7 +134,7 @@ final class FileDriver: BlockDriver, Resizable, FileBacked, ChangeStamped, Exten
 
     func close() throws(ColdframeError) {
         defer {
-            ImageLocks.release(file)
+            access.releaseLocks(of: file)
             bufferedFile.close()
             file.close()
         }

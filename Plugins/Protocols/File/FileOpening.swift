@@ -61,9 +61,9 @@ struct FileOpening: Sendable {
         } catch {
             throw ColdframeError(wrapping: error).prefixed("Could not open '\(path)'")
         }
-        try takeLocks(file, opensReadOnly)
+        let held = try takeLocks(file, opensReadOnly)
         let mode = FileDriver.Mode(
-            isReadOnly: opensReadOnly, directUnit: isDirect ? directUnit(file, found) : nil,
+            isReadOnly: opensReadOnly, locks: held, directUnit: isDirect ? directUnit(file, found) : nil,
             dropsFlushes: dropsFlushes, unmaps: unmaps, isBlockDevice: found.isBlockDevice)
         return FileDriver(
             file: file, bufferedFile: isDirect ? try bufferedTwin(of: file) : file,
@@ -101,16 +101,19 @@ struct FileOpening: Sendable {
         }
     }
 
-    private func takeLocks(_ file: Descriptor, _ opensReadOnly: Bool) throws(ColdframeError) {
+    /// What is held afterwards; nil if nothing is.
+    private func takeLocks(_ file: Descriptor, _ opensReadOnly: Bool) throws(ColdframeError) -> ImageLocks? {
         // An image that turned out to be read-only is locked as one.
         guard let locks = opensReadOnly && self.locks?.held.contains(.write) == true ? .reader : self.locks else {
-            return
+            return nil
         }
         do {
             try locks.take(on: file, path: path)
+            return locks
         } catch {
             let isMissing = [Errno.notSupported, Errno.notImplemented, Errno.invalid].contains(error.errno)
             guard locksAreOptional, isMissing else { throw error }
+            return nil
         }
     }
 

@@ -51,6 +51,30 @@ struct ImageLocks: Sendable {
         }
     }
 
+    /// Holds these instead of others that are held on the same open file description. On a throw the others are held.
+    func replace(_ previous: ImageLocks, on file: Descriptor, path: String) throws(ColdframeError) {
+        do {
+            try lockOwnBytes(file, path)
+            try refuseConflicts(file, path)
+        } catch {
+            previous.giveUpOthers(on: file)
+            throw error
+        }
+        giveUpOthers(on: file)
+    }
+
+    /// Unlocks the bytes that are not of these. What fails here ends with the descriptor's close.
+    private func giveUpOthers(on file: Descriptor) {
+        for (permission, index, _) in Permissions.all {
+            if !held.contains(permission) {
+                try? file.setOFDLock(.unlock, offset: Self.heldBase + index, byteCount: 1)
+            }
+            if !refused.contains(permission) {
+                try? file.setOFDLock(.unlock, offset: Self.refusedBase + index, byteCount: 1)
+            }
+        }
+    }
+
     /// Gives all of them up, before the file is closed: closing does it too, but a process that is being started at that
     /// moment has a copy of the descriptor until it runs its program.
     static func release(_ file: Descriptor) {

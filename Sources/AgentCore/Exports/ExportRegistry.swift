@@ -113,7 +113,9 @@ final class ExportRegistry {
 
     private func finish(_ entry: Entry) async {
         await entry.export?.stop()
+        let node = entry.use.node
         forget(entry)
+        if let node { await graph.letGo(node) }
         post("BLOCK_EXPORT_DELETED", ["id": .string(entry.options.id)])
     }
 

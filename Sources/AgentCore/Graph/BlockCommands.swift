@@ -55,7 +55,7 @@ func registerBlockCommands(_ registry: any CommandRegistry, agent: Agent) {
     }
     registry.register(TransactionCommand.self, touches: { Set($0.actions.flatMap(\.touchedNames)) }) { arguments in
         let coordinator = TransactionCoordinator(context: agent.snapshotContext, jobs: agent.jobs)
-        if arguments.actions.contains(where: { $0.branch is BlockdevSnapshotInternal }) {
+        if arguments.actions.contains(where: \.needsLane) {
             try await agent.lane.run { try await coordinator.run(arguments) }
         } else {
             try await coordinator.run(arguments)
@@ -66,9 +66,16 @@ func registerBlockCommands(_ registry: any CommandRegistry, agent: Agent) {
 }
 
 extension TransactionAction {
+    /// It works on snapshots, or on what they show.
+    fileprivate var needsLane: Bool {
+        branch is BlockdevSnapshotInternal || branch is BlockdevSnapshot || branch is BlockdevSnapshotSync
+    }
+
     fileprivate var touchedNames: [String] {
         switch branch {
         case let snapshot as BlockdevSnapshotInternal: [snapshot.device]
+        case let snapshot as BlockdevSnapshot: [snapshot.node, snapshot.overlay]
+        case let snapshot as BlockdevSnapshotSync: [snapshot.nodeName, snapshot.snapshotNodeName].compactMap(\.self)
         case let bitmap as BlockDirtyBitmap: [bitmap.node]
         case let bitmap as BlockDirtyBitmapAdd: [bitmap.node]
         case let backup as BlockdevBackup: [backup.device, backup.target]

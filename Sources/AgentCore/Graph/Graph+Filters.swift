@@ -11,6 +11,8 @@ extension Graph {
         var nameErrorPrefix = ""
         /// Edge to the node that it shows.
         var role: String
+        /// It promises its users what is below, where images are changed.
+        var hidesContent = false
         /// Another child that it writes, with the name of the edge.
         var target: (node: GraphNode, role: String)?
     }
@@ -42,14 +44,15 @@ extension Graph {
             try targetNode.add(use)
         }
         let edge = NodeUse(
-            .parent(filter), role: request.role, permissions: .consistentRead, shared: .all, handle: source)
+            .parent(filter), role: request.role, permissions: .consistentRead, shared: .all, handle: source,
+            hidesContent: request.hidesContent)
         filter.children.insert(edge, at: 0)
         do {
             try node.check(edge)
             try filter.take(moving, from: node)
             try node.add(edge)
         } catch {
-            try? node.take(filter.uses, from: filter)
+            node.takeUnchecked(filter.uses, from: filter)
             for use in filter.children { use.node?.remove(use) }
             throw error
         }
@@ -57,30 +60,22 @@ extension Graph {
         return filter
     }
 
+    /// Takes a filter away at once that was put in just now: no request has passed it.
+    func dropFilter(_ filter: GraphNode) {
+        guard let (edge, node) = filter.filtered else { return }
+        node.remove(edge)
+        node.takeUnchecked(filter.uses.filter { !$0.isJob }, from: filter)
+        for use in filter.children { use.node?.remove(use) }
+        forget(filter)
+    }
+
     /// Takes a filter away: its users are on what it showed. The filter is drained by the caller.
     func removeFilter(_ filter: GraphNode) async {
         guard let (edge, node) = filter.filtered else { return }
         node.remove(edge)
         filter.children.removeFirst()
-        try? node.take(filter.uses.filter { !$0.isJob }, from: filter)
+        node.takeUnchecked(filter.uses.filter { !$0.isJob }, from: filter)
         // A filter has no file of its own: nothing can be lost.
         try? await close(filter)
     }
-}
-
-extension NodeUse {
-    var isJob: Bool { jobType != nil }
-
-    /// Of the job that it is, or nil.
-    var jobType: String? {
-        switch kind {
-        case .job(let type), .jobTarget(let type): type
-        default: nil
-        }
-    }
-}
-
-extension GraphNode {
-    /// Puts users of another node on this one.
-    func take(_ moving: [NodeUse], from node: GraphNode) throws { try node.move(moving, to: self) }
 }

@@ -27,10 +27,12 @@ public final class Graph {
         self.openImages = openImages
     }
 
-    /// Called before exports are put on another node, while both nodes are still and equal: an agent that is started
-    /// again must find the exports where the writes of their clients went. On a throw they stay. nil for an agent that keeps no
-    /// state.
-    var exportsWillMove: (@AgentActor (_ exportIDs: Set<String>, _ nodeName: String) async throws -> Void)?
+    /// Called when nodes or their users have been put on others, before anybody can write there: an agent that is started
+    /// again must find them where the writes went. On a throw they are put back. nil for an agent that keeps no state.
+    var record: (@AgentActor (GraphShape) async throws -> Void)?
+
+    /// Writes down how the graph stands now. The nodes that have changed are still drained.
+    func recordShape() async throws { try await record?(shape) }
 
     /// Who reads which snapshot.
     let leases = LeaseTable()
@@ -116,7 +118,7 @@ public final class Graph {
         }
     }
 
-    private static func requestOptions(_ options: BlockdevOptions) throws -> NodeBody.RequestOptions {
+    static func requestOptions(_ options: BlockdevOptions) throws -> NodeBody.RequestOptions {
         if options.detectZeroes == .unmap, options.discard != .unmap {
             throw ColdframeError(
                 .invalidArgument,
@@ -153,6 +155,9 @@ public final class Graph {
     /// Lists a node that was made with a claimed name.
     func adopt(_ node: GraphNode) { nodes.append(node) }
 
+    /// The opposite, for one that has nothing to be closed.
+    func forget(_ node: GraphNode) { nodes.removeAll { $0 === node } }
+
     private func automaticName() -> String {
         automaticNameCount += 1
         let digits = String(automaticNameCount)
@@ -166,14 +171,16 @@ public final class Graph {
         guard let node = find(nodeName: nodeName) else {
             throw ColdframeError(.notFound, "Failed to find node with node-name='\(nodeName)'")
         }
-        if let holder = node.uses.first(where: { $0.parent == nil }) {
+        for holder in node.uses {
             switch holder.kind {
             case .export, .jobTarget: throw ColdframeError(.busy, "Node \(nodeName) is in use")
             case .opening: throw ColdframeError(.busy, "Block device \(nodeName) is in use")
-            default:
-                throw ColdframeError(.busy, "Node '\(nodeName)' is busy: block device is in use by \(holder.user)")
+            case .holder(let words):
+                throw ColdframeError(.busy, "Node '\(nodeName)' is busy: block device is in use by \(words)")
+            case .parent, .job: break
             }
         }
+        try node.checkUnblocked(for: .delete)
         guard node.isMonitorOwned else {
             throw ColdframeError(.permission, "Node \(nodeName) is not owned by the monitor")
         }
@@ -211,6 +218,29 @@ public final class Graph {
             do { try await close(child) } catch { failure = failure ?? error }
         }
         if let failure { throw failure }
+    }
+
+    /// Flushes a node's image and has it as a close would leave it; another driver takes its place.
+    func settle(_ node: GraphNode) async throws {
+        guard !node.block.isReadOnly else { return }
+        try await Self.storeBitmaps(of: node)
+        try await Self.close(node.block.driver)
+        if let image = node.fileIdentity { await openImages?.closed(image) }
+    }
+
+    /// The other driver is there: the bitmaps that it has stored are those that the node has.
+    func takeUp(_ node: GraphNode) async throws {
+        if let bearer = node.block.driver as? any BitmapBearing {
+            let stored = try await blocking { () throws(ColdframeError) in try bearer.loadBitmaps() }
+            let isReadOnly = node.block.isReadOnly
+            for bitmap in node.block.bitmaps.all where bitmap.state.isPersistent {
+                bitmap.update { $0.isReadOnly = isReadOnly }
+            }
+            for bitmap in stored where node.block.bitmaps.find(bitmap.name ?? "") == nil {
+                node.block.bitmaps.insert(bitmap)
+            }
+        }
+        await openImages?.opened(node)
     }
 
     private static func loadBitmaps(of node: GraphNode) async throws {

@@ -4,10 +4,11 @@ import QAPI
 /// A node of the graph with what only the core knows: who made it, its children and its users.
 @AgentActor
 final class GraphNode {
-    nonisolated let body: NodeBody
     /// The core's own view of the node.
     nonisolated let block: BlockNode
-    nonisolated var name: String { body.name }
+    nonisolated let name: String
+    /// What stands under the name now: another one when the node is reopened.
+    nonisolated var body: NodeBody { block.body }
     var options: BlockdevOptions?
     /// Made by `blockdev-add` itself, and so deleted by `blockdev-del` only; children that were defined inside their
     /// parent go with it.
@@ -16,6 +17,8 @@ final class GraphNode {
     let isPrivate: Bool
     /// Shows another node, its first child, with something added.
     let isFilter: Bool
+    /// It stands otherwise than it was opened: a restarted agent has to be told.
+    var hasChanged = false
     /// Edges to the children, in the order in which the driver opened them.
     var children: [NodeUse] = []
     var uses: [NodeUse] = []
@@ -25,7 +28,7 @@ final class GraphNode {
     init(
         body: NodeBody, options: BlockdevOptions?, isMonitorOwned: Bool, isPrivate: Bool, isFilter: Bool = false
     ) {
-        self.body = body
+        name = body.name
         block = BlockNode(body)
         self.options = options
         self.isMonitorOwned = isMonitorOwned
@@ -41,8 +44,9 @@ final class GraphNode {
         return (use, node)
     }
 
-    /// The image that shows through where this one has nothing.
-    var backing: GraphNode? { isFilter ? nil : child("backing") }
+    /// The edge to the image that shows through where this one has nothing.
+    var backingUse: NodeUse? { isFilter ? nil : children.first { $0.role == "backing" } }
+    var backing: GraphNode? { backingUse?.node }
 
     /// The node below that what is not in this one comes from: the backing image, or what a filter shows.
     var below: GraphNode? { filtered?.node ?? backing }
@@ -54,11 +58,17 @@ final class GraphNode {
         return node
     }
 
+    /// The image below in the backing chain, without filters in between.
+    var nextLayer: GraphNode? { withoutFilters.backing?.withoutFilters }
+
+    /// Nothing stands on it but what is no node and no job (QEMU's root nodes).
+    var isRoot: Bool { uses.allSatisfy(\.isOfRoot) }
+
     /// Parents in the graph.
     var parents: [GraphNode] { uses.compactMap(\.parent) }
 
     /// No node stands above it whose content would change with it. Those who look at its snapshots do not count.
-    var isRootForSnapshots: Bool { uses.allSatisfy { $0.parent == nil || $0.isObserver } }
+    var isRootForSnapshots: Bool { uses.allSatisfy { $0.isOfRoot || $0.isObserver } }
 
     /// Of the core itself and of the users that are no nodes: what a request to this node from outside passes.
     var ownGates: [RequestGate] {

@@ -2,7 +2,7 @@ import ColdframeKit
 import QAPI
 import QMPWire
 
-/// Registers `block_resize` and `block-set-write-threshold`.
+/// Registers what can be asked of a node in use: its size, its thresholds, its counters.
 @AgentActor
 func registerNodeCommands(_ registry: any CommandRegistry, agent: Agent) {
     registry.register(BlockResizeCommand.self, touches: { [$0.nodeName ?? $0.device ?? ""] }) { arguments in
@@ -25,6 +25,35 @@ func registerNodeCommands(_ registry: any CommandRegistry, agent: Agent) {
             Task { @AgentActor in monitors.post(event: "BLOCK_WRITE_THRESHOLD", data: data) }
         }
         return QAPIEmpty()
+    }
+    registry.register(QueryBlockstatsCommand.self) { arguments in
+        // Devices are the guest's.
+        arguments.queryNodes ?? false ? GraphStatistics(graph: agent.graph).nodes() : []
+    }
+    registry.register(XDebugQueryBlockGraphCommand.self) { _ in
+        GraphStatistics(graph: agent.graph).picture(of: agent.jobs.jobs)
+    }
+    registry.register(XBlockdevSetIothreadCommand.self) { arguments in
+        try refuseIOThread(arguments, graph: agent.graph)
+        return QAPIEmpty()
+    }
+}
+
+/// Requests run on the threads that bring them: there are no I/O threads to choose from.
+@AgentActor
+private func refuseIOThread(_ arguments: XBlockdevSetIothreadArguments, graph: Graph) throws {
+    let name = arguments.nodeName
+    guard let node = graph.find(nodeName: name) else {
+        throw ColdframeError(.notFound, "Failed to find node with node-name='\(name)'")
+    }
+    if !(arguments.force ?? false), node.uses.contains(where: { $0.parent == nil }) {
+        throw ColdframeError(
+            .busy,
+            "Node \(name) is associated with a BlockBackend and could be in use (use force=true to override this check)"
+        )
+    }
+    if case .s(let thread) = arguments.iothread {
+        throw ColdframeError(.notFound, "Cannot find iothread \(thread)")
     }
 }
 

@@ -140,7 +140,7 @@ final class NodeOpening: OpenContext {
         children = []
     }
 
-    private static func use(
+    static func use(
         _ kind: NodeUse.Kind, name: String, role: ChildRole, mayWrite: Bool, handle: BlockNode?
     ) -> NodeUse {
         switch role {

@@ -19,19 +19,23 @@ final class NodeUse {
     let role: String
     fileprivate var ownPermissions: NodePermissions
     fileprivate var ownShared: NodePermissions
+    /// The edge of a filter that promises its users what is below: a commit, which changes the images there.
+    private let hidesContent: Bool
     /// What the user does its I/O with; it follows the use to another node. nil for one that does none.
     let handle: BlockNode?
     /// The node that is used; nil before it is added and after it is removed.
-    fileprivate(set) weak var node: GraphNode?
+    private(set) weak var node: GraphNode?
 
     init(
-        _ kind: Kind, role: String, permissions: NodePermissions, shared: NodePermissions, handle: BlockNode? = nil
+        _ kind: Kind, role: String, permissions: NodePermissions, shared: NodePermissions, handle: BlockNode? = nil,
+        hidesContent: Bool = false
     ) {
         self.kind = kind
         self.role = role
         ownPermissions = permissions
         ownShared = shared
         self.handle = handle
+        self.hidesContent = hidesContent
     }
 
     var parent: GraphNode? {
@@ -41,21 +45,62 @@ final class NodeUse {
     /// A parent that needs nothing of the node and forbids nothing.
     var isObserver: Bool { parent != nil && ownPermissions.isEmpty && ownShared == .all }
 
+    /// Of the job that it is, or nil.
+    var jobType: String? {
+        switch kind {
+        case .job(let type), .jobTarget(let type): type
+        default: nil
+        }
+    }
+
+    var isJob: Bool { jobType != nil }
+
+    /// It leaves the node a root in QEMU's sense.
+    var isOfRoot: Bool {
+        switch kind {
+        case .parent, .job: false
+        default: true
+        }
+    }
+
     /// A filter needs of its child what its own users need of it.
     fileprivate var throughFilter: GraphNode? {
         guard let parent, parent.isFilter, parent.filtered?.use === self else { return nil }
         return parent
     }
 
-    var permissions: NodePermissions {
-        guard let filter = throughFilter else { return ownPermissions }
-        return filter.uses.reduce(ownPermissions) { $0.union($1.permissions) }
+    /// What it needs and forbids, with the wishes of those above it. `more` is a user of its parent who is not there yet.
+    fileprivate func demand(with more: NodeDemand? = nil) -> NodeDemand {
+        var demand = NodeDemand(
+            user: user, role: role, permissions: ownPermissions, shared: ownShared, isJob: isJob, isThroughFilter: false
+        )
+        guard let parent else { return demand }
+        let above = parent.uses.map { $0.demand() } + (more.map { [$0] } ?? [])
+        if throughFilter != nil {
+            demand.isThroughFilter = true
+            for user in above {
+                demand.permissions.formUnion(user.permissions)
+                demand.shared.formIntersection(user.shared)
+            }
+            if hidesContent {
+                demand.permissions.formIntersection([.write, .resize])
+                demand.shared = .all
+            }
+        } else if parent.backingUse === self {
+            // A backing image is read if the overlay is, and may change under it if nobody minds.
+            if above.contains(where: { $0.permissions.contains(.consistentRead) }) {
+                demand.permissions = .consistentRead
+            } else {
+                demand.permissions = []
+            }
+            demand.shared = [.consistentRead, .writeUnchanged]
+            if above.allSatisfy({ $0.shared.contains(.write) }) { demand.shared.formUnion([.write, .resize]) }
+        }
+        return demand
     }
 
-    var shared: NodePermissions {
-        guard let filter = throughFilter else { return ownShared }
-        return filter.uses.reduce(ownShared) { $0.intersection($1.shared) }
-    }
+    var permissions: NodePermissions { demand().permissions }
+    var shared: NodePermissions { demand().shared }
 
     /// Who it is, in QEMU's words.
     var user: String {
@@ -66,6 +111,27 @@ final class NodeUse {
         case .holder(let words): words
         case .job(let type), .jobTarget(let type): "block job: \(type)"
         }
+    }
+}
+
+/// What one user of a node needs to do, and what it lets others do.
+struct NodeDemand {
+    var user: String
+    var role: String
+    var permissions: NodePermissions
+    var shared: NodePermissions
+    var isJob: Bool
+    var isThroughFilter: Bool
+
+    /// QEMU's text if the other forbids what this one needs.
+    fileprivate func check(against other: NodeDemand, node: String) throws {
+        let conflict = permissions.subtracting(other.shared)
+        guard !conflict.isEmpty else { return }
+        throw ColdframeError(
+            .busy,
+            "Permission conflict on node '\(node)': permissions '\(conflict.names)' are both required by "
+                + "\(user) (uses node '\(node)' as '\(role)' child) and unshared by "
+                + "\(other.user) (uses node '\(node)' as '\(other.role)' child).")
     }
 }
 
@@ -88,30 +154,29 @@ extension GraphNode {
         }
     }
 
-    /// Throws if a user who is not there yet would get in the way of one who is.
+    /// Throws if a user who is not there yet would get in the way of one who is, here or below.
     func check(_ use: NodeUse, leavingOut ignored: [NodeUse] = []) throws {
-        for other in uses where !ignored.contains(where: { $0 === other }) {
+        try check(use.demand(), leavingOut: ignored)
+    }
+
+    private func check(_ demand: NodeDemand, leavingOut ignored: [NodeUse]) throws {
+        for use in uses where !ignored.contains(where: { $0 === use }) {
+            let other = use.demand()
             // A job stands in nobody's way who comes through its own filter.
-            if use.isJob && other.throughFilter != nil || other.isJob && use.throughFilter != nil { continue }
-            try Self.check(use, against: other, node: name)
-            try Self.check(other, against: use, node: name)
+            if demand.isJob && other.isThroughFilter || other.isJob && demand.isThroughFilter { continue }
+            try demand.check(against: other, node: name)
+            try other.check(against: demand, node: name)
         }
-        if isFilter, let (edge, child) = filtered { try child.check(use, leavingOut: ignored + [edge]) }
+        for edge in [filtered?.use, backingUse] {
+            guard let edge, let child = edge.node else { continue }
+            try child.check(edge.demand(with: demand), leavingOut: ignored + [edge])
+        }
     }
 
-    private static func check(_ needy: NodeUse, against other: NodeUse, node: String) throws {
-        let conflict = needy.permissions.subtracting(other.shared)
-        guard !conflict.isEmpty else { return }
-        throw ColdframeError(
-            .busy,
-            "Permission conflict on node '\(node)': permissions '\(conflict.names)' are both required by "
-                + "\(needy.user) (uses node '\(node)' as '\(needy.role)' child) and unshared by "
-                + "\(other.user) (uses node '\(node)' as '\(other.role)' child).")
-    }
-
-    private func attach(_ use: NodeUse) {
+    /// Without a check: for a user who was here before.
+    func attach(_ use: NodeUse) {
         uses.append(use)
-        use.node = self
+        use.moves(to: self)
         for drain in drains {
             if let parent = use.parent {
                 drain.cover(parent)
@@ -123,20 +188,28 @@ extension GraphNode {
 
     func remove(_ use: NodeUse) {
         uses.removeAll { $0 === use }
-        if use.node === self { use.node = nil }
+        if use.node === self { use.moves(to: nil) }
     }
 
-    /// Puts users of this node on another one. Both are drained, so that the users' gates stay closed throughout.
-    func move(_ moving: [NodeUse], to target: GraphNode) throws {
-        for use in moving { try target.check(use) }
+    /// Puts users of another node on this one. Both are drained, so that the users' gates stay closed throughout.
+    func take(_ moving: [NodeUse], from node: GraphNode) throws {
+        for use in moving { try check(use, leavingOut: moving.filter { $0 !== use }) }
+        takeUnchecked(moving, from: node)
+    }
+
+    func takeUnchecked(_ moving: [NodeUse], from node: GraphNode) {
         for use in moving {
-            remove(use)
-            target.uses.append(use)
-            use.node = target
-            use.handle?.retarget(to: target.body)
+            node.remove(use)
+            uses.append(use)
+            use.moves(to: self)
+            use.handle?.retarget(to: body)
             if let parent = use.parent {
-                for drain in target.drains { drain.cover(parent) }
+                for drain in drains { drain.cover(parent) }
             }
         }
     }
+}
+
+extension NodeUse {
+    fileprivate func moves(to node: GraphNode?) { self.node = node }
 }

@@ -3,7 +3,7 @@ import ColdframeKit
 /// What a node may be wanted for, as far as something can stand against it.
 enum BlockOperation {
     case backupSource, backupTarget, mirrorSource, mirrorTarget, commitSource, commitTarget, stream, resize, change
-    case externalSnapshot, internalSnapshot, internalSnapshotDelete, replace, backing
+    case externalSnapshot, replace, delete
 }
 
 extension GraphNode {

@@ -38,6 +38,8 @@ final class Job: JobControl {
     private nonisolated let cancelFlag = Atomic<Bool>(false)
     private nonisolated let changed = ConditionVariable()
     private nonisolated let limiter = RateLimiter()
+    /// Counts changes of the speed: whoever waits for the old one's sake goes on.
+    private nonisolated let speedCount = Atomic<UInt64>(0)
     private nonisolated let progress: Locked<(current: UInt64, total: UInt64)>
 
     init(
@@ -129,6 +131,7 @@ final class Job: JobControl {
     func setSpeed(_ bytesPerSecond: Int64) {
         speed = bytesPerSecond
         limiter.setSpeed(UInt64(bytesPerSecond))
+        speedCount.add(1, ordering: .releasing)
         changed.broadcast()
     }
 
@@ -176,8 +179,12 @@ final class Job: JobControl {
     }
 
     nonisolated func throttle(byteCount: UInt64) {
+        let count = speedCount.load(ordering: .acquiring)
         let delay = limiter.delayNanoseconds(after: byteCount)
-        if delay > 0 { wait(milliseconds: Int(clamping: (delay + 999_999) / 1_000_000)) { false } }
+        guard delay > 0 else { return }
+        wait(milliseconds: Int(clamping: (delay + 999_999) / 1_000_000)) {
+            speedCount.load(ordering: .acquiring) != count
+        }
     }
 
     nonisolated func wait(milliseconds: Int, until isReady: () -> Bool) {

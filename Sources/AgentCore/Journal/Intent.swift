@@ -9,10 +9,12 @@ struct Intent: Sendable, Equatable {
     /// The set's or operation's UUID.
     let uuid: String
     let operation: Operation
-    /// The snapshot's name; of a transaction those of all its snapshots.
+    /// The snapshot's name; of a transaction those of all its snapshots and overlays.
     let tag: String
     /// One per image; a transaction may have several for one.
     var images: [Image]
+    /// Of a committed transaction: how its graph stands, until the agent's record says so too.
+    var shape: GraphShape?
     /// Whether the guest ran when the operation began, which may stop it; nil if no guest takes part.
     var guestWasRunning: Bool?
     /// A load by replacement: the second process, which may be there until the journal does not name it any more.
@@ -115,6 +117,7 @@ extension Intent {
                 "slot": .integer(Int64(replacement.slot)), "guest": .object(replacement.guestOptions),
             ]
         }
+        if let shape { object["graph"] = .object(shape.json) }
         return object
     }
 
@@ -133,6 +136,7 @@ extension Intent {
             else { return nil }
             replacement = Replacement(slot: slot, guestOptions: options)
         }
+        shape = json["graph"].flatMap { GraphShape(json: $0) }
         self.images = []
         for image in images {
             guard let image = Image(json: image) else { return nil }

@@ -31,6 +31,39 @@ struct AgentRecord: Sendable, Equatable {
     /// What was given up under the guest that is taken over.
     mutating func takeRemoved(from other: AgentRecord) { removed = other.removed }
 
+    /// Takes over how the graph stands. Returns the exports that show another node now, with its name.
+    mutating func follow(_ shape: GraphShape) -> [(item: RecordedItem, nodeName: String)] {
+        for node in shape.nodes {
+            let index = items.firstIndex { $0.kind == .node && $0.name == node.name }
+            let isConfigured = index.map { items[$0].isConfigured } ?? false
+            guard
+                let item = RecordedItem(
+                    command: "blockdev-add", arguments: node.arguments, isConfigured: isConfigured)
+            else { continue }
+            if let index { items[index] = item } else { items.append(item) }
+        }
+        sortNodes(by: shape.order)
+        var moved: [(RecordedItem, String)] = []
+        for item in items {
+            guard item.kind == .export, let nodeName = shape.exports[item.name], item.shownNodeName != nodeName else {
+                continue
+            }
+            moved.append((item, nodeName))
+            // Behind the node, which may have been made after it.
+            add(item.showing(nodeName: nodeName))
+        }
+        return moved
+    }
+
+    /// Nodes stand behind those that they refer to; what is no node keeps its place.
+    private mutating func sortNodes(by order: [String]) {
+        let places = items.indices.filter { items[$0].kind == .node && order.contains(items[$0].name) }
+        let sorted = places.map { items[$0] }.sorted { left, right in
+            (order.firstIndex(of: left.name) ?? 0) < (order.firstIndex(of: right.name) ?? 0)
+        }
+        for (place, item) in zip(places, sorted) { items[place] = item }
+    }
+
     var guest: RecordedItem? { items.first { $0.kind == .guest } }
 
     // MARK: Text

@@ -36,10 +36,17 @@ struct RecordedItem: Sendable, Equatable {
         self.isConfigured = isConfigured
     }
 
+    /// Of an export.
+    var shownNodeName: String? { arguments[Self.nodeMember(command)]?.stringValue }
+
+    private static func nodeMember(_ command: String) -> String {
+        command == "nbd-server-add" ? "device" : "node-name"
+    }
+
     /// The same export of another node.
     func showing(nodeName: String) -> RecordedItem {
         var arguments = arguments
-        arguments[command == "nbd-server-add" ? "device" : "node-name"] = .string(nodeName)
+        arguments[Self.nodeMember(command)] = .string(nodeName)
         return RecordedItem(command: command, arguments: arguments, isConfigured: isConfigured) ?? self
     }
 

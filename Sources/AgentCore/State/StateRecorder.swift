@@ -9,7 +9,7 @@ import QMPWire
 final class StateRecorder {
     private(set) var record: AgentRecord
     /// As an earlier agent left it.
-    let inherited: AgentRecord
+    private(set) var inherited: AgentRecord
     let isSameBoot: Bool
     private let path: String
     private let logger: Logger
@@ -69,25 +69,26 @@ final class StateRecorder {
         return result
     }
 
-    /// Exports show another node from now on. On stable storage before their clients write there; on a throw they must stay
-    /// where they are.
-    func exportsMove(_ exportIDs: Set<String>, toNode nodeName: String) async throws {
-        let moving = record.items.filter { $0.kind == .export && exportIDs.contains($0.name) }
-        // Behind the node, which may have been made after it.
-        for item in moving { record.add(item.showing(nodeName: nodeName)) }
+    /// The graph has changed. On stable storage when this returns, before clients write to where it has led them. On a throw
+    /// the record is as it was.
+    func follow(_ shape: GraphShape) async throws {
+        let before = record
+        let moved = record.follow(shape)
         do {
             if isWritten { try await write() }
         } catch {
-            for item in moving { record.add(item) }
-            throw ColdframeError(wrapping: error).prefixed(
-                "That exports show node '\(nodeName)' could not be recorded, and they stay where they are")
+            record = before
+            throw ColdframeError(wrapping: error).prefixed("How the nodes stand could not be recorded")
         }
-        for item in moving where item.isConfigured {
+        for (item, nodeName) in moved where item.isConfigured {
             logger.warning(
                 "export '\(item.name)' shows node '\(nodeName)' from now on; the configuration names another, which a start without a living guest follows"
             )
         }
     }
+
+    /// The same for a change that an earlier agent had committed and not come to write down.
+    func inherit(_ shape: GraphShape) { _ = inherited.follow(shape) }
 
     /// Nobody is there to be told of a failure.
     func guestEnded() async {
@@ -182,6 +183,7 @@ final class StateRecorder {
         try await blocking { () throws(ColdframeError) in
             do throws(SystemError) {
                 try Files.replaceAtomically(path, contents: text)
+                return true
             } catch {
                 throw ColdframeError(error, "Could not write '\(path)'")
             }

@@ -27,23 +27,42 @@ final class Transaction {
             await clean()
             throw error
         }
+        var isOver = true
         do {
             try await drain(deadlineNanoseconds: nil)
             defer { letGo() }
             try await cut(concurrently: false)
             do {
-                try await journal.commit()
+                try await journal.commit(changesGraph ? graph.shape : nil)
+                // While nobody can write there yet.
+                if changesGraph { isOver = try await record(journal) }
             } catch {
                 try await abort()
                 throw error
             }
+            try? FaultPoint.transactionRecorded.pass()
             await commit()
+            // What the commit has made read-only.
+            if changesGraph, isOver { try? await graph.recordShape() }
         } catch {
-            await journal.end(isUndone: isUndone)
+            await journal.end(isOver: isUndone)
             throw error
         }
-        await journal.end(isUndone: true)
+        await journal.end(isOver: isOver)
     }
+
+    /// False if the agent's record could not be written, but the journal says what it would say.
+    private func record(_ journal: TransactionJournal) async throws -> Bool {
+        do {
+            try await graph.recordShape()
+            return true
+        } catch {
+            guard journal.hasIntent else { throw error }
+            return false
+        }
+    }
+
+    private var changesGraph: Bool { steps.contains(where: \.changesGraph) }
 
     /// Nothing of any step is left.
     var isUndone: Bool { steps.allSatisfy(\.isUndone) }

@@ -32,6 +32,8 @@ struct TransactionCoordinator {
         }
         if let step = BitmapSteps.step(for: action, graph: context.graph) { return step }
         switch action.branch {
+        case let snapshot as BlockdevSnapshot: return ExternalSnapshotStep(.node(snapshot), context: context)
+        case let snapshot as BlockdevSnapshotSync: return ExternalSnapshotStep(.file(snapshot), context: context)
         case let snapshot as BlockdevSnapshotInternal:
             return InternalSnapshotStep(
                 node: try context.graph.find(deviceOrNode: snapshot.device),

@@ -24,9 +24,11 @@ final class TransactionJournal {
         for step in steps {
             if let image = try step.plan(&ids) { images.append(image) }
         }
-        guard !images.isEmpty else { return }
+        let overlays = steps.compactMap(\.overlayName)
+        // One overlay is one step in the agent's record.
+        guard !images.isEmpty || overlays.count > 1 else { return }
         var names: [String] = []
-        for name in images.compactMap(\.snapshot?.name) where !names.contains(name) { names.append(name) }
+        for name in images.compactMap(\.snapshot?.name) + overlays where !names.contains(name) { names.append(name) }
         let intent = Intent(
             uuid: UUIDText.generate(), operation: .transaction, tag: names.joined(separator: ", "), images: images)
         try await context.record(.begin, intent)
@@ -34,20 +36,25 @@ final class TransactionJournal {
         context.catalogue.hide(intent)
         // The intent is recorded: from here on the way out is `end`.
         do { try FaultPoint.transactionIntent.pass() } catch {
-            await end(isUndone: true)
+            await end(isOver: true)
             throw error
         }
     }
 
+    /// What was committed survives the agent in the journal.
+    var hasIntent: Bool { intent != nil }
+
     /// All steps are cut: from here on they stay, whatever happens.
-    func commit() async throws {
+    /// - Parameter shape: how the graph stands now, if a step has changed it: the agent's record follows later.
+    func commit(_ shape: GraphShape?) async throws {
         try FaultPoint.transactionCommit.pass()
+        intent?.shape = shape
         if let intent { try await context.record(.committed, intent) }
     }
 
-    /// The transaction is over. What could not be undone stays hidden and in the journal.
-    func end(isUndone: Bool) async {
-        guard let intent, isUndone else { return }
+    /// The transaction is over. What could not be undone, or not be written down, stays in the journal.
+    func end(isOver: Bool) async {
+        guard let intent, isOver else { return }
         // Tests kill here; an error has no meaning any more.
         try? FaultPoint.transactionCommitted.pass()
         self.intent = nil

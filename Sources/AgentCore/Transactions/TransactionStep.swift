@@ -12,6 +12,10 @@ protocol TransactionStep: AnyObject {
     /// What recovery needs to undo the cut after a crash, to be recorded before it; nil if a crash leaves nothing of it.
     /// The cut then makes exactly what was planned.
     func plan(_ ids: inout PlannedSnapshotIDs) throws -> Intent.Image?
+    /// The cut puts users of nodes on others: a restarted agent has to be told.
+    var changesGraph: Bool { get }
+    /// The overlay that the cut puts above a node, as the client calls it.
+    var overlayName: String? { get }
     /// Does the step in a way that `abort` can undo. Bounded in time: a guest may be standing still.
     func cut() async throws
     /// Makes it final. Cannot fail.
@@ -25,6 +29,8 @@ protocol TransactionStep: AnyObject {
 }
 
 extension TransactionStep {
+    var changesGraph: Bool { false }
+    var overlayName: String? { nil }
     func check() async throws {}
     func plan(_ ids: inout PlannedSnapshotIDs) throws -> Intent.Image? { nil }
     func commit() async {}

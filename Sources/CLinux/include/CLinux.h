@@ -26,6 +26,8 @@ int cf_ofd_lock(int fd, int kind, off_t offset, off_t length);
 int cf_ofd_test(int fd, int kind, off_t offset, off_t length, bool *is_free);
 /// fcntl(2) F_DUPFD_CLOEXEC with a least number.
 int cf_duplicate(int fd, int at_least);
+/// dup3(2): `fd` stands for what `other` stands for.
+int cf_replace(int fd, int other);
 int cf_set_nonblocking(int fd, bool is_nonblocking);
 /// ioctl(2) BLKGETSIZE64 and BLKSSZGET.
 int cf_block_device_size(int fd, uint64_t *size);

@@ -71,6 +71,8 @@ public enum FaultPoint: String, CaseIterable, Sendable {
     case transactionCut = "transaction.cut"
     /// All steps are done, nothing is committed.
     case transactionCommit = "transaction.commit"
+    /// Committed, and the agent's record says where clients find their nodes.
+    case transactionRecorded = "transaction.recorded"
     case transactionCommitted = "transaction.committed"
 
     /// Of the two processes that an interrupted replacement had left one has ended, and the intent names it still.

@@ -69,7 +69,19 @@ public protocol Resizable: BlockDriver {
 
 /// Shows what a backing node holds wherever it has nothing itself.
 public protocol Backed: BlockDriver {
+    /// Any thread.
     var backing: BlockNode? { get }
+    /// Shows another node, or zeros, from now on. Only while nobody is inside.
+    func setBacking(_ node: BlockNode?)
+    /// Writes into the image which file and format it is backed by; nil for none. Blocks; durable when it returns, and a
+    /// crash leaves the old names or the new. Changes nothing of what the open image shows. The node is drained.
+    func setBackingFile(name: String?, format: String?) throws(ColdframeError)
+}
+
+/// A protocol that can be made read-only or writable while it is open.
+public protocol AccessSwitching: BlockDriver {
+    /// Blocks. On a throw everything is as before. The node is drained.
+    func setReadOnly(_ isReadOnly: Bool) throws(ColdframeError)
 }
 
 /// Lets its size and locks be told apart from other files: what an intent names (facts: an image is identified by
@@ -155,4 +167,9 @@ public protocol Layered: BlockDriver {
     func allocation(at offset: UInt64, byteCount: UInt64) throws(ColdframeError) -> (
         isAllocated: Bool, byteCount: UInt64
     )
+}
+
+/// Counts the discards that reach it (`query-blockstats`). Any thread.
+public protocol DiscardCounting: BlockDriver {
+    var discardCounts: (succeeded: UInt64, failed: UInt64, byteCount: UInt64) { get }
 }

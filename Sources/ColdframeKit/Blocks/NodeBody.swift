@@ -8,8 +8,8 @@ import Synchronization
 public final class NodeBody: Sendable {
     public let name: String
     public let driver: any BlockDriver
-    public let bitmaps = NodeBitmaps()
-    public let watch = NodeWatch()
+    public let bitmaps: NodeBitmaps
+    public let watch: NodeWatch
     private let request: RequestOptions
     private let serial: PlainMutex?
 
@@ -26,6 +26,18 @@ public final class NodeBody: Sendable {
 
     public init(name: String, driver: any BlockDriver, request: RequestOptions = RequestOptions()) {
         self.name = name
+        self.driver = driver
+        self.request = request
+        bitmaps = NodeBitmaps()
+        watch = NodeWatch()
+        serial = driver.threadModel == .serialized ? PlainMutex() : nil
+    }
+
+    /// The same node with another driver, which shows the same disk.
+    public init(_ old: NodeBody, driver: any BlockDriver, request: RequestOptions) {
+        name = old.name
+        bitmaps = old.bitmaps
+        watch = old.watch
         self.driver = driver
         self.request = request
         serial = driver.threadModel == .serialized ? PlainMutex() : nil
@@ -79,12 +91,16 @@ public final class NodeBody: Sendable {
     }
 }
 
-/// Watches how high a node is written. Any thread; costs one load where nobody looks.
+/// Watches how high a node is written. Any thread; costs two loads where nothing is new.
 public final class NodeWatch: Sendable {
+    private let highest = Atomic<UInt64>(0)
     private let threshold = Atomic<UInt64>(0)
     private let action = Locked<(@Sendable (_ exceededBy: UInt64, _ threshold: UInt64) -> Void)?>(nil)
 
     init() {}
+
+    /// Where the highest write so far ended; 0 if there was none.
+    public var highestWriteEnd: UInt64 { highest.load(ordering: .relaxed) }
 
     /// 0 if nobody looks.
     public var thresholdOffset: UInt64 { threshold.load(ordering: .relaxed) }
@@ -100,6 +116,7 @@ public final class NodeWatch: Sendable {
     @inline(__always)
     func willWrite(at offset: UInt64, byteCount: UInt64) {
         let end = offset + byteCount
+        if end > highest.load(ordering: .relaxed) { highest.max(end, ordering: .relaxed) }
         let limit = threshold.load(ordering: .acquiring)
         if limit > 0, end > limit { exceed(end, limit) }
     }

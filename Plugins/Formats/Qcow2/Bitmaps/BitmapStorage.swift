@@ -10,21 +10,18 @@ final class BitmapStorage: Sendable {
     private let store: ClusterStore
     private let file: ImageFile
     private let geometry: Geometry
-    private let backingFilename: String?
     private let state: Locked<State>
 
     private struct State: Sendable {
-        var extensions: HeaderExtensions
         var entries: [BitmapEntry] = []
         var isLoaded = false
     }
 
-    init(store: ClusterStore, extensions: HeaderExtensions, backingFilename: String?) {
+    init(store: ClusterStore) {
         self.store = store
         file = store.file
         geometry = store.geometry
-        self.backingFilename = backingFilename
-        state = Locked(State(extensions: extensions))
+        state = Locked(State())
     }
 
     /// The bitmaps are kept up to date, so that their autoclear bit may stay.
@@ -35,7 +32,7 @@ final class BitmapStorage: Sendable {
 
     /// Reads the directory. If the image is to be written, marks what is in it as in use, durably.
     func load(marking: Bool) throws(ColdframeError) -> [BitmapEntry] {
-        guard let ext = state.withLock({ $0.extensions.bitmaps }) else {
+        guard let ext = store.names.extensions.bitmaps else {
             state.withLock { $0.isLoaded = true }
             return []
         }
@@ -94,7 +91,7 @@ final class BitmapStorage: Sendable {
 
     /// Makes the directory consist of these. Durable when it returns.
     func replace(by items: [Item]) throws(ColdframeError) {
-        let old = state.withLock { ($0.extensions.bitmaps, $0.entries) }
+        let old = (store.names.extensions.bitmaps, entries)
         var taken: [ClusterRun] = []
         do {
             var entries: [BitmapEntry] = []
@@ -156,27 +153,15 @@ final class BitmapStorage: Sendable {
     }
 
     private func switchExtension(to ext: HeaderExtensions.BitmapsExtension?) throws(ColdframeError) {
-        var extensions = state.withLock { $0.extensions }
-        let previous = extensions
-        extensions.setBitmaps(ext)
+        let previous = store.names.extensions.bitmaps
         do {
-            try store.rewriteHeader(extensions, backingFilename) { header in
-                if ext == nil {
-                    header.autoclear &= ~Header.bitmapsAutoclear
-                } else {
-                    header.autoclear |= Header.bitmapsAutoclear
-                }
-            }
+            try store.rewriteHeader { $0.setBitmaps(ext) }
             try store.flush()
         } catch {
             // The old directory is still there: it is put back in force.
-            try? store.rewriteHeader(previous, backingFilename) { header in
-                if previous.bitmaps != nil { header.autoclear |= Header.bitmapsAutoclear }
-            }
+            try? store.rewriteHeader { $0.setBitmaps(previous) }
             throw error
         }
-        let new = extensions
-        state.withLock { $0.extensions = new }
     }
 
     /// Frees a directory and the bitmaps that only it had. An error leaves a leak.

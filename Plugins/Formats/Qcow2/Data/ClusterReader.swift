@@ -5,17 +5,19 @@ import ColdframeKit
 /// Any number of threads. What the map has no entry for comes from the backing node, or is zeros.
 final class ClusterReader: Sendable {
     let map: ClusterMap
-    let backing: BlockNode?
+    private let backingSlot: ChildSlot
     private let file: ImageFile
     private let decompressor: Decompressor
 
     /// `file` is where data lies: the image file or an external one.
-    init(map: ClusterMap, file: ImageFile, backing: BlockNode?, compression: Compression) {
+    init(map: ClusterMap, file: ImageFile, backing: ChildSlot, compression: Compression) {
         self.map = map
         self.file = file
-        self.backing = backing
+        backingSlot = backing
         decompressor = Decompressor(file: map.file, geometry: map.geometry, compression: compression)
     }
+
+    private var backing: BlockNode? { backingSlot.current }
 
     func forgetCompressed() { decompressor.forget() }
 

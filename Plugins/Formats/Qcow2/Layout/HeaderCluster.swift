@@ -1,10 +1,26 @@
 import ColdframeKit
 
+/// What follows the header's fields.
+struct HeaderNames: Sendable {
+    var extensions: HeaderExtensions
+    var backingFilename: String?
+}
+
 /// The first cluster of an image as a whole: fields, extensions, the backing file's name.
 struct HeaderCluster: Sendable {
     var header: Header
     var extensions: HeaderExtensions
     var backingFilename: String?
+
+    /// Which directory of bitmaps is in force; nil for none.
+    mutating func setBitmaps(_ bitmaps: HeaderExtensions.BitmapsExtension?) {
+        extensions.setBitmaps(bitmaps)
+        if bitmaps == nil {
+            header.autoclear &= ~Header.bitmapsAutoclear
+        } else {
+            header.autoclear |= Header.bitmapsAutoclear
+        }
+    }
 
     /// The bytes, without the zeros behind. Sets the header's fields on where the name lies. `later` are the header's
     /// bytes behind the fields that we know, kept as they are.

@@ -25,6 +25,7 @@ final class ClusterStore: Sendable {
 
     struct State: ~Copyable {
         var header: Header
+        var names: HeaderNames
         let refcounts: RefcountTable
         /// Handed out next. Refcount 1 on stable storage, nothing points to them.
         var ready: [Reserved] = []
@@ -59,7 +60,8 @@ final class ClusterStore: Sendable {
     static let unlinkedLimit = 16384
 
     init(
-        file: ImageFile, data: DataFile, header: Header, refcounts: sending RefcountTable, guardian: MetadataGuard,
+        file: ImageFile, data: DataFile, header: Header, names: HeaderNames, refcounts: sending RefcountTable,
+        guardian: MetadataGuard,
         policy: DiscardPolicy
     ) {
         self.file = file
@@ -70,12 +72,13 @@ final class ClusterStore: Sendable {
         openedByteCount = file.byteCount
         state = Guarded(
             State(
-                header: header, refcounts: refcounts,
+                header: header, names: names, refcounts: refcounts,
                 batchCount: max(8, Self.firstBatchByteCount >> UInt64(geometry.clusterBits)),
                 freshStart: geometry.clusterCount(forByteCount: file.byteCount)))
     }
 
     var header: Header { state.withLock { $0.header } }
+    var names: HeaderNames { state.withLock { $0.names } }
 
     // MARK: Reserve
 
@@ -248,21 +251,20 @@ final class ClusterStore: Sendable {
         }
     }
 
-    /// Rewrites the first cluster with these extensions. Header bytes that we do not know are kept. While only the bitmaps'
-    /// extension changes, what changes lies in one sector.
-    func rewriteHeader(
-        _ extensions: HeaderExtensions, _ backingFilename: String?, _ change: (inout Header) -> Void
-    ) throws(ColdframeError) {
+    /// Rewrites the first cluster. Header bytes that we do not know are kept. While only the bitmaps' extension or the backing
+    /// file's name changes, what changes of fields and extensions lies in one sector.
+    func rewriteHeader(_ change: (inout HeaderCluster) -> Void) throws(ColdframeError) {
         try state.withLock { state throws(ColdframeError) in
             var cluster = HeaderCluster(
-                header: state.header, extensions: extensions, backingFilename: backingFilename)
-            change(&cluster.header)
+                header: state.header, extensions: state.names.extensions, backingFilename: state.names.backingFilename)
+            change(&cluster)
             let headerByteCount = Int(state.header.headerByteCount)
             let old = try self.file.readMetadata(byteCount: headerByteCount, at: HostOffset(0), "qcow2 header")
             let known = min(headerByteCount, Header.version3ByteCount)
             let bytes = try cluster.encode(later: old[known...])
             try self.file.write(bytes, at: HostOffset(0))
             state.header = cluster.header
+            state.names = HeaderNames(extensions: cluster.extensions, backingFilename: cluster.backingFilename)
         }
     }
 

@@ -15,7 +15,7 @@ final class SnapshotDisk: ReadOnlyDriver {
 
     static let cacheByteLimit = 4 << 20
 
-    init(entry: SnapshotEntry, operations: SnapshotOperations, backing: BlockNode?) throws(ColdframeError) {
+    init(entry: SnapshotEntry, operations: SnapshotOperations, backing: ChildSlot) throws(ColdframeError) {
         let geometry = operations.geometry
         byteCount = entry.info.diskByteCount
         displayFilename = operations.file.node.driver.displayFilename
@@ -70,7 +70,7 @@ final class StoredVMState: VMStateReader {
             file: operations.file, geometry: geometry, l1: l1, l1Offset: entry.l1Offset,
             cacheByteLimit: SnapshotDisk.cacheByteLimit)
         reader = ClusterReader(
-            map: map, file: operations.file, backing: nil, compression: operations.compression)
+            map: map, file: operations.file, backing: ChildSlot(), compression: operations.compression)
     }
 
     func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ColdframeError) {

@@ -9,7 +9,7 @@ import Synchronization
 /// A filter above the node copies what is about to be overwritten; a thread of the job's own copies the rest. The moment
 /// is that of `init`: the node is drained then, and writers that come later pass the filter.
 @AgentActor
-final class BackupJob: JobDriver {
+final class BackupJob: JobDriver, NodeUsing {
     let jobType = "backup"
     let isBlockJob = true
     private let request: BackupRequest
@@ -17,7 +17,7 @@ final class BackupJob: JobDriver {
     private let copy: BlockCopy
     private let filter: GraphNode
     private let bitmap: BackupBitmap?
-    private var uses: [NodeUse] = []
+    private(set) var uses: [NodeUse] = []
     /// What the job's own requests pass: a drain of the source or of the target stops them here.
     private let sourceGate: BlockNode
     private let targetGate: BlockNode

@@ -7,24 +7,53 @@ import QAPI
 func registerMirrorCommands(_ registry: any CommandRegistry, agent: Agent) {
     registry.register(BlockdevMirrorCommand.self, touches: { [$0.device, $0.target] }) { arguments in
         let (graph, jobs) = (agent.graph, agent.jobs)
-        var request = try MirrorRequest(arguments, graph: graph)
+        let start = MirrorStart(
+            jobID: arguments.jobId, autoFinalize: arguments.autoFinalize, autoDismiss: arguments.autoDismiss,
+            speed: arguments.speed)
+        try await start.run(graph: graph, jobs: jobs) {
+            try MirrorRequest(
+                arguments.options, source: graph.findRoot(arguments.device),
+                target: graph.find(deviceOrNode: arguments.target), graph: graph)
+        }
+        return QAPIEmpty()
+    }
+}
+
+extension BlockdevMirrorArguments {
+    fileprivate var options: MirrorRequest.Options {
+        MirrorRequest.Options(
+            replaces: replaces, sync: sync, granularity: granularity, bufferByteCount: bufSize,
+            onSourceError: onSourceError, onTargetError: onTargetError, filterNodeName: filterNodeName,
+            copyMode: copyMode)
+    }
+}
+
+/// Makes the job of a mirror and begins it.
+@AgentActor
+struct MirrorStart {
+    let jobID: String?
+    let autoFinalize: Bool?
+    let autoDismiss: Bool?
+    let speed: Int64?
+
+    /// `check` is called twice: the world may have changed while it was brought to rest.
+    func run(graph: Graph, jobs: JobRegistry, _ check: () throws -> MirrorRequest) async throws {
+        var request = try check()
         let granularity = await defaultGranularity(of: request.target)
         let drain = GraphDrain([request.source, request.target])
         _ = await drain.begin()
         defer { drain.end() }
-        // Again: the world may have changed while it was brought to rest.
-        request = try MirrorRequest(arguments, graph: graph)
+        request = try check()
         let mirror = try MirrorJob(request, granularity: request.granularity ?? granularity, graph: graph)
         do {
             let job = try jobs.create(
-                id: arguments.jobId, driver: mirror, group: JobGroup(), autoFinalize: arguments.autoFinalize ?? true,
-                autoDismiss: arguments.autoDismiss ?? true, speed: arguments.speed ?? 0)
+                id: jobID, driver: mirror, group: JobGroup(), autoFinalize: autoFinalize ?? true,
+                autoDismiss: autoDismiss ?? true, speed: speed ?? 0)
             jobs.begin(job)
         } catch {
-            await mirror.undo()
+            await mirror.abort()
             throw error
         }
-        return QAPIEmpty()
     }
 }
 

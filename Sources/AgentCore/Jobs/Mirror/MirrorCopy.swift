@@ -28,16 +28,16 @@ final class MirrorCopy: Sendable {
     private let buffers: CopyBuffers
     private let chunkByteCount: UInt64
     private let unmaps: Bool
-    /// Set where only what the topmost image holds is copied.
-    private let layer: (any Layered)?
+    /// Set where only what some images hold is copied.
+    private let layers: LayerAllocation?
     private let copied = Atomic<UInt64>(0)
     private let endRequested = Atomic<Bool>(false)
     private let writeFailure = Locked<ColdframeError?>(nil)
 
     init(
-        source: BlockNode, target: BlockNode, bitmap: DirtyBitmap, unmaps: Bool, onlyTop layer: (any Layered)? = nil
+        source: BlockNode, target: BlockNode, bitmap: DirtyBitmap, unmaps: Bool, only layers: LayerAllocation? = nil
     ) {
-        self.layer = layer
+        self.layers = layers
         self.source = source
         self.target = target
         self.bitmap = bitmap
@@ -74,7 +74,7 @@ final class MirrorCopy: Sendable {
                 target.gate.leave()
                 source.gate.leave()
             }
-            if let layer { try mark(range, of: layer) } else { try mark(range) }
+            if let layers { try mark(range, in: layers) } else { try mark(range) }
             offset = range.upperBound
         }
         return offset
@@ -99,11 +99,11 @@ final class MirrorCopy: Sendable {
         }
     }
 
-    private func mark(_ range: Range<UInt64>, of layer: any Layered) throws(ColdframeError) {
+    private func mark(_ range: Range<UInt64>, in layers: LayerAllocation) throws(ColdframeError) {
         var offset = range.lowerBound
         while offset < range.upperBound {
-            let (isAllocated, byteCount) = try layer.allocation(at: offset, byteCount: range.upperBound - offset)
-            if isAllocated { bitmap.updateBits { $0.set(at: offset, byteCount: byteCount) } }
+            let (isHeld, byteCount) = try layers.holds(at: offset, byteCount: range.upperBound - offset)
+            if isHeld { bitmap.updateBits { $0.set(at: offset, byteCount: byteCount) } }
             offset += byteCount
         }
     }

@@ -3,17 +3,17 @@ import LinuxSystem
 import QAPI
 
 /// Copies a node and keeps the copy up to date until it is told to end; then it may put the users of the source on the
-/// copy.
+/// copy. As `commit` the copy goes to an image below the source in its chain.
 @AgentActor
-final class MirrorJob: JobDriver {
-    let jobType = "mirror"
+final class MirrorJob: JobDriver, NodeUsing {
+    let jobType: String
     let isBlockJob = true
     let canComplete = true
     private let request: MirrorRequest
     private let graph: Graph
     private let copy: MirrorCopy
     private let filter: GraphNode
-    private var uses: [NodeUse] = []
+    private(set) var uses: [NodeUse] = []
     private var isReady = false
     /// The users of the source go to the target at the end.
     private var pivots = false
@@ -26,44 +26,67 @@ final class MirrorJob: JobDriver {
         self.request = request
         self.graph = graph
         let (source, target) = (request.source, request.target)
+        jobType = request.jobType
         let bitmap = DirtyBitmap(name: nil, granularity: granularity, diskByteCount: source.block.byteCount)
         let copy = MirrorCopy(
-            source: BlockNode(source.body), target: BlockNode(target.body), bitmap: bitmap, unmaps: true,
-            onlyTop: request.arguments.sync == .top && source.backing != nil
-                ? source.withoutFilters.block.driver as? any Layered : nil)
+            source: BlockNode(source.body), target: BlockNode(target.body), bitmap: bitmap,
+            unmaps: request.options.unmaps, only: request.layers)
         self.copy = copy
-        let isBlocking = request.arguments.copyMode == .writeBlocking
+        let isBlocking = request.options.copyMode == .writeBlocking
         let targetView = copy.target
         filter = try graph.insertFilter(
-            .init(name: request.arguments.filterNodeName, role: "backing"), above: source
+            .init(name: request.options.filterNodeName, role: "backing", hidesContent: request.isCommit), above: source
         ) { sourceChild, _ in
             MirrorTopDriver("mirror_top", source: sourceChild, blocking: isBlocking ? (copy, targetView) : nil)
         }
         source.block.bitmaps.insert(bitmap)
-        let main = NodeUse(.job(jobType), role: "main node", permissions: [], shared: .all)
-        let from = NodeUse(
-            .job(jobType), role: "source", permissions: .consistentRead,
-            shared: isBlocking ? [.consistentRead, .writeUnchanged] : .all.subtracting(.resize), handle: copy.source)
-        let to = NodeUse(
-            .jobTarget(jobType), role: "target", permissions: .write, shared: .writeUnchanged, handle: copy.target)
-        do {
-            for (use, node) in [(main, filter), (from, source), (to, target)] {
-                try node.add(use)
-                uses.append(use)
-            }
-        } catch {
+        do { try request.isCommit ? holdChain() : hold(isBlocking: isBlocking) } catch {
             source.block.bitmaps.remove(bitmap)
             for use in uses { use.node?.remove(use) }
             uses = []
+            graph.dropFilter(filter)
             throw error
         }
     }
 
-    /// For a job that could not be made after all: what `init` did, while everything is still drained.
-    func undo() async { await leave(pivots: false) }
+    private func hold(isBlocking: Bool) throws {
+        try hold(filter, "main node", shared: .all)
+        try hold(
+            request.source, "source", .consistentRead,
+            shared: isBlocking ? [.consistentRead, .writeUnchanged] : .all.subtracting(.resize), copy.source)
+        try hold(
+            request.target, "target", as: .jobTarget(jobType), .write, shared: .writeUnchanged, copy.target)
+    }
+
+    /// The images that go out of the chain are nobody's to read meanwhile.
+    private func holdChain() throws {
+        try hold(filter, "main node", shared: .all)
+        try hold(request.source, "source", shared: .all.subtracting(.resize), copy.source)
+        for node in request.taken.dropFirst() {
+            try hold(node, "intermediate node", shared: [.write, .writeUnchanged])
+        }
+        let isSmaller = request.target.block.byteCount < request.source.block.byteCount
+        try hold(
+            request.target, "target", as: .jobTarget(jobType), isSmaller ? [.write, .resize] : .write,
+            shared: [.consistentRead, .writeUnchanged], copy.target)
+    }
+
+    private func hold(
+        _ node: GraphNode, _ role: String, as kind: NodeUse.Kind? = nil, _ permissions: NodePermissions = [],
+        shared: NodePermissions, _ handle: BlockNode? = nil
+    ) throws {
+        let use = NodeUse(kind ?? .job(jobType), role: role, permissions: permissions, shared: shared, handle: handle)
+        try node.add(use)
+        uses.append(use)
+    }
 
     func run(_ control: any JobControl) async throws {
-        guard request.source.block.byteCount == request.target.block.byteCount else {
+        if request.isCommit {
+            do { try await graph.grow(request.target, toByteCount: request.source.block.byteCount) } catch {
+                throw ColdframeError(wrapping: error).asJobError
+            }
+        }
+        guard request.isCommit || request.source.block.byteCount == request.target.block.byteCount else {
             throw ColdframeError(.invalidArgument, "Source and target image have different sizes")
         }
         if !request.copiesNothingAtFirst { try await mark(control) }
@@ -80,7 +103,7 @@ final class MirrorJob: JobDriver {
                 }
                 if await holdIfEqual() { return }
             case .failed(let error, let isRead):
-                let option = isRead ? request.arguments.onSourceError : request.arguments.onTargetError
+                let option = isRead ? request.options.onSourceError : request.options.onTargetError
                 if control.report(error, isRead: isRead, policy: JobErrorPolicy(option)) == .report {
                     throw error.asJobError
                 }
@@ -117,37 +140,15 @@ final class MirrorJob: JobDriver {
     }
 
     func complete() async throws {
-        if let name = request.arguments.replaces, graph.find(nodeName: name) == nil {
+        if let name = request.options.replaces, graph.find(nodeName: name) == nil {
             throw ColdframeError(.notFound, "Node name '\(name)' not found")
         }
-        try refuseGuests()
-        try refuseParents()
+        try graph.refuseHolders(
+            of: filter,
+            "end the mirror with block-job-cancel, which leaves a whole copy, and add the guest with the copy the next time"
+        )
         pivots = true
         copy.requestEnd()
-    }
-
-    /// A guest's disks are known by the names of their nodes, to saves and to an agent that is started again: they would
-    /// find the old image there.
-    private func refuseGuests() throws {
-        for use in filter.uses {
-            guard case .holder(let words) = use.kind else { continue }
-            throw ColdframeError(
-                .busy,
-                "Node '\(request.source.name)' is a disk of \(words), which knows it by that name: end the mirror with "
-                    + "block-job-cancel, which leaves a whole copy, and add the guest with the copy the next time")
-        }
-    }
-
-    /// A node that is made again after a restart would be made on the source again.
-    private func refuseParents() throws {
-        guard graph.exportsWillMove != nil else { return }
-        let parents = replaced()?.uses.compactMap(\.parent) ?? []
-        for parent in parents where parent !== filter && !request.target.reaches(parent) {
-            throw ColdframeError(
-                .busy,
-                "Node '\(parent.name)' stands on '\(request.source.name)' and would stand there again when the agent is "
-                    + "restarted: end the mirror with block-job-cancel, which leaves a whole copy")
-        }
     }
 
     func endSoftly() -> Bool {
@@ -177,6 +178,11 @@ final class MirrorJob: JobDriver {
             do { try await pivot(to: target) } catch { failure = error }
         }
         await graph.removeFilter(filter)
+        if pivots, failure == nil {
+            await graph.letGo(source)
+        } else if request.targetWasReadOnly {
+            await graph.restoreReadOnly(target)
+        }
         drain.end()
         hold?.end()
         hold = nil
@@ -185,52 +191,43 @@ final class MirrorJob: JobDriver {
 
     /// What the target takes the place of; nil if it is gone.
     private func replaced() -> GraphNode? {
-        guard let name = request.arguments.replaces else { return request.source }
+        guard let name = request.options.replaces else { return request.source }
         return graph.find(nodeName: name)
     }
 
     /// The record says where the clients' writes go before the first of them goes there.
     private func pivot(to target: GraphNode) async throws {
-        var moves = [(exportIDs(filter.uses), request.source.name)]
-        if let replaced = replaced() { moves.append((exportIDs(replaced.uses), replaced.name)) }
-        let all = moves.reduce(into: Set<String>()) { $0.formUnion($1.0) }
-        if !all.isEmpty { try await graph.exportsWillMove?(all, target.name) }
+        let moved = try replace(with: target)
         do {
-            try replace(with: target)
+            try await graph.recordShape()
         } catch {
-            // What cannot be written now is what stood there before, and the next change writes it again.
-            for (ids, name) in moves where !ids.isEmpty { try? await graph.exportsWillMove?(ids, name) }
+            for (node, uses) in moved { node.takeUnchecked(uses, from: target) }
             throw error
         }
     }
 
-    private func exportIDs(_ uses: [NodeUse]) -> Set<String> {
-        Set(uses.compactMap { use in if case .export(let id) = use.kind { id } else { nil } })
-    }
-
-    private func replace(with target: GraphNode) throws {
+    /// Returns who was moved from where.
+    private func replace(with target: GraphNode) throws -> [(node: GraphNode, uses: [NodeUse])] {
         guard let replaced = replaced() else {
-            throw ColdframeError(.notFound, "Node name '\(request.arguments.replaces ?? "")' not found")
+            throw ColdframeError(.notFound, "Node name '\(request.options.replaces ?? "")' not found")
         }
         // Not those that stand below the target itself, nor the filter, which goes.
         let moving = replaced.uses.filter { use in
             guard let parent = use.parent else { return true }
             return parent !== filter && !target.reaches(parent)
         }
+        for use in filter.uses + moving { use.parent?.hasChanged = true }
         if request.source.shows(replaced), replaced === request.source {
-            try target.take(filter.uses + moving, from: replaced, and: filter)
-        } else {
-            try target.take(moving, from: replaced)
+            let above = filter.uses
+            try target.take(above + moving, from: replaced, and: filter)
+            return [(filter, above), (replaced, moving)]
         }
+        try target.take(moving, from: replaced)
+        return [(replaced, moving)]
     }
 }
 
 extension GraphNode {
-    /// The other node is this one, or somewhere below it.
-    func reaches(_ other: GraphNode) -> Bool {
-        other === self || children.contains { $0.node?.reaches(other) ?? false }
-    }
-
     /// Puts users of two nodes, one above the other, on this one; all or none.
     fileprivate func take(_ moving: [NodeUse], from first: GraphNode, and second: GraphNode) throws {
         for use in moving { try check(use) }

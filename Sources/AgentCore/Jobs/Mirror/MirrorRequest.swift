@@ -1,21 +1,47 @@
 import ColdframeKit
 import QAPI
 
-/// What a mirror was asked for, checked as QEMU checks it, in its order and with its texts.
+/// What a mirror was asked for, checked as QEMU checks it, in its order and with its texts. A commit of the topmost image is
+/// a mirror into the base.
 @AgentActor
 struct MirrorRequest {
-    let arguments: BlockdevMirrorArguments
+    /// What a client may choose.
+    struct Options {
+        var replaces: String?
+        var sync = MirrorSyncMode.full
+        var granularity: UInt32?
+        var bufferByteCount: Int64?
+        var onSourceError: BlockdevOnError?
+        var onTargetError: BlockdevOnError?
+        var filterNodeName: String?
+        var copyMode: MirrorCopyMode?
+        var unmaps = true
+    }
+    let jobType: String
+    let options: Options
     let source: GraphNode
     let target: GraphNode
     let granularity: UInt32?
+    /// Only what these images hold is copied; nil for all that is no hole.
+    let layers: LayerAllocation?
+    /// The images of a commit that go out of the chain.
+    let taken: [GraphNode]
+    /// The base of a commit was made writable for it.
+    let targetWasReadOnly: Bool
+    var isCommit: Bool { jobType == "commit" }
     /// Nothing is copied but what is written from now on.
-    let copiesNothingAtFirst: Bool
+    var copiesNothingAtFirst: Bool { options.sync == .none }
 
-    init(_ arguments: BlockdevMirrorArguments, graph: Graph) throws {
-        self.arguments = arguments
-        source = try graph.findRoot(arguments.device)
-        target = try graph.find(deviceOrNode: arguments.target)
-        granularity = arguments.granularity.flatMap { $0 == 0 ? nil : $0 }
+    init(_ options: Options, source: GraphNode, target: GraphNode, graph: Graph) throws {
+        jobType = "mirror"
+        taken = []
+        targetWasReadOnly = false
+        self.options = options
+        self.source = source
+        self.target = target
+        granularity = options.granularity.flatMap { $0 == 0 ? nil : $0 }
+        let image = source.withoutFilters
+        layers = options.sync == .top && image.backing != nil ? LayerAllocation(layers: [image.block]) : nil
         if let granularity {
             guard granularity >= 512, granularity <= 64 << 20 else {
                 throw ColdframeError(
@@ -27,26 +53,37 @@ struct MirrorRequest {
         }
         try source.checkUnblocked(for: .mirrorSource)
         try target.checkUnblocked(for: .mirrorTarget)
-        copiesNothingAtFirst = arguments.sync == .none
-        if let name = arguments.replaces { try checkReplaceable(name, graph: graph) }
-        guard arguments.sync != .incremental, arguments.sync != .bitmap else {
+        if let name = options.replaces { try checkReplaceable(name, graph: graph) }
+        guard options.sync != .incremental, options.sync != .bitmap else {
             throw ColdframeError(
-                .invalidArgument, "Sync mode '\(arguments.sync.rawValue)' not supported")
+                .invalidArgument, "Sync mode '\(options.sync.rawValue)' not supported")
         }
-        guard arguments.bufSize ?? 0 >= 0 else {
+        guard options.bufferByteCount ?? 0 >= 0 else {
             throw ColdframeError(.invalidArgument, "Invalid parameter 'buf-size'")
         }
         guard source.withoutFilters !== target.withoutFilters else {
             throw ColdframeError(.invalidArgument, "Can't mirror node into itself")
         }
-        if arguments.sync == .top, source.backing != nil {
-            guard source.withoutFilters.block.driver is any Layered else {
-                throw ColdframeError(
-                    .unsupported,
-                    "Driver '\(source.block.driver.driverName)' does not tell what the topmost image holds: use sync full"
-                )
-            }
+        if layers != nil, !(image.block.driver is any Layered) {
+            throw ColdframeError(
+                .unsupported,
+                "Driver '\(source.block.driver.driverName)' does not tell what the topmost image holds: use sync full")
         }
+    }
+
+    /// The base is writable.
+    init(_ commit: CommitRequest, baseWasReadOnly: Bool) {
+        jobType = "commit"
+        let arguments = commit.arguments
+        options = Options(
+            onSourceError: arguments.onError, onTargetError: arguments.onError,
+            filterNodeName: arguments.filterNodeName)
+        source = commit.top
+        target = commit.base
+        granularity = nil
+        layers = LayerAllocation(layers: commit.images.map(\.block))
+        taken = commit.taken
+        targetWasReadOnly = baseWasReadOnly
     }
 
     private func checkReplaceable(_ name: String, graph: Graph) throws {
@@ -83,7 +120,7 @@ extension Graph {
     /// For commands that need a node without parents; QEMU's texts.
     func findRoot(_ name: String) throws -> GraphNode {
         let node = try find(deviceOrNode: name)
-        guard node.parents.isEmpty else { throw ColdframeError(.busy, "Need a root block node") }
+        guard node.isRoot else { throw ColdframeError(.busy, "Need a root block node") }
         return node
     }
 }

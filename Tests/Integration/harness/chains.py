@@ -1,0 +1,27 @@
+"""Backing chains of qcow2 images as nodes of the same names."""
+
+from . import images
+
+
+def add_layer(peer, folder, node, backing=None, size="8M", named=True, **options):
+    """Makes `<node>.qcow2` and adds it."""
+    path = folder / f"{node}.qcow2"
+    images.create(path, size, backing=folder / f"{backing}.qcow2" if backing and named else None)
+    peer.execute("blockdev-add", driver="qcow2", node_name=node, backing=backing,
+                 file={"driver": "file", "filename": str(path)}, **options)
+    return path
+
+
+def chain(peer, folder, *nodes, size="8M", read_only=True):
+    """Layers from the lowest to the topmost, which is exported under its name."""
+    below = None
+    for node in nodes:
+        options = {"read_only": True} if read_only and node != nodes[-1] else {}
+        add_layer(peer, folder, node, backing=below, size=size, **options)
+        below = node
+    peer.execute("block-export-add", type="nbd", id="e", node_name=nodes[-1], name=nodes[-1], writable=True)
+
+
+def reads(path, *parts):
+    """Pattern, offset and length of parts of a qcow2 image with its backing files."""
+    return all(images.has_pattern(path, *part, form="qcow2") for part in parts)
