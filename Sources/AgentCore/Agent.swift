@@ -101,6 +101,8 @@ public final class Agent {
         registerBlockJobCommands(commands, jobs: jobs)
         registerBackupCommands(commands, agent: self)
         registerMirrorCommands(commands, agent: self)
+        registerDriveMirrorCommand(commands, agent: self)
+        registerAmendCommand(commands, agent: self)
         registerChainJobCommands(commands, agent: self)
         registerNodeCommands(commands, agent: self)
         registerChainCommands(commands, agent: self)

@@ -7,8 +7,8 @@ import Synchronization
 /// Any number of threads may copy. A part is in the set `dirty` until its copy is in the target; whoever copies it has
 /// reserved it, and others wait for him. Requests go to `source` and `target` behind their gates: callers have passed one.
 public final class BlockCopy: Sendable {
-    /// Bytes of one step.
-    public static let chunkByteCount = 1 << 20
+    /// Bytes of one step, but a cluster at least.
+    private static let stepByteCount = 1 << 20
     public static let smallestClusterByteCount: UInt32 = 65536
 
     private struct State {
@@ -24,7 +24,8 @@ public final class BlockCopy: Sendable {
     }
     private let state: Locked<State>
     private let changed = ConditionVariable()
-    private let buffers = CopyBuffers(byteCount: chunkByteCount)
+    private let buffers: CopyBuffers
+    private let chunkByteCount: UInt64
     private let copied = Atomic<UInt64>(0)
 
     public let source: BlockNode
@@ -32,8 +33,17 @@ public final class BlockCopy: Sendable {
     /// What is copied as one: the target's cluster, 64 KiB at least.
     public let clusterByteCount: UInt32
     private let diskByteCount: UInt64
+    /// The target's unit of compression; nil to store data as it is.
+    private let compressionUnit: UInt64?
 
-    public init(source: BlockNode, target: BlockNode, clusterByteCount: UInt32, dirty: DirtyBits? = nil) {
+    /// - Parameter compresses: the target stores data compressed, which it can.
+    public init(
+        source: BlockNode, target: BlockNode, clusterByteCount: UInt32, dirty: DirtyBits? = nil,
+        compresses: Bool = false
+    ) {
+        compressionUnit = compresses ? (target.driver as? any CompressedWriting)?.compressionUnitByteCount : nil
+        chunkByteCount = max(UInt64(Self.stepByteCount), UInt64(clusterByteCount))
+        buffers = CopyBuffers(byteCount: Int(chunkByteCount))
         self.source = source
         self.target = target
         self.clusterByteCount = clusterByteCount
@@ -79,7 +89,7 @@ public final class BlockCopy: Sendable {
 
     /// The first part to be copied at `offset` or behind it, in whole clusters.
     public func nextDirty(from offset: UInt64) -> Range<UInt64>? {
-        state.withLock { $0.dirty.nextDirty(from: offset, limit: UInt64(Self.chunkByteCount)) }
+        state.withLock { $0.dirty.nextDirty(from: offset, limit: chunkByteCount) }
     }
 
     // MARK: Copying
@@ -116,7 +126,7 @@ public final class BlockCopy: Sendable {
         while true {
             let (part, isFree) = state.withLock { state -> (Range<UInt64>?, Bool) in
                 guard
-                    let part = state.dirty.nextDirty(from: start, to: end, limit: UInt64(Self.chunkByteCount))
+                    let part = state.dirty.nextDirty(from: start, to: end, limit: chunkByteCount)
                 else { return (nil, true) }
                 guard !state.reserved.contains(where: { $0.overlaps(part) }) else { return (part, false) }
                 state.reserved.append(part)
@@ -143,6 +153,7 @@ public final class BlockCopy: Sendable {
 
     private func transfer(_ part: Range<UInt64>, findsZeroes: Bool) throws(Failure) {
         guard findsZeroes else { return try transferData(part) }
+        if let compressionUnit { return try transfer(part, inUnitsOf: compressionUnit) }
         var offset = part.lowerBound
         while offset < part.upperBound {
             let extents = try attempt(reading: true) { () throws(ColdframeError) in
@@ -167,6 +178,34 @@ public final class BlockCopy: Sendable {
         }
     }
 
+    /// Compressed data begins and ends with a unit: holes count where they fill one.
+    private func transfer(_ part: Range<UInt64>, inUnitsOf unit: UInt64) throws(Failure) {
+        var offset = part.lowerBound
+        while offset < part.upperBound {
+            let isZero = try isHole(offset, unit)
+            var stop = min(part.upperBound, offset + unit)
+            while stop < part.upperBound, try isHole(stop, unit) == isZero { stop = min(part.upperBound, stop + unit) }
+            if isZero {
+                let byteCount = stop - offset
+                try attempt(reading: false) { () throws(ColdframeError) in
+                    try target.direct.writeZeroes(at: offset, byteCount: byteCount)
+                }
+            } else {
+                try transferData(offset..<stop)
+            }
+            offset = stop
+        }
+    }
+
+    private func isHole(_ offset: UInt64, _ unit: UInt64) throws(Failure) -> Bool {
+        let end = min(diskByteCount, offset + unit)
+        let extents = try attempt(reading: true) { () throws(ColdframeError) in
+            try source.direct.extents(at: offset, byteCount: end - offset, limit: 1)
+        }
+        guard let first = extents.first else { return false }
+        return first.readsAsZero && first.end >= end
+    }
+
     private func transferData(_ part: Range<UInt64>) throws(Failure) {
         try buffers.with { (memory) throws(Failure) in
             let buffer = UnsafeMutableRawBufferPointer(start: memory, count: Int(part.upperBound - part.lowerBound))
@@ -174,7 +213,11 @@ public final class BlockCopy: Sendable {
                 try source.direct.read(into: buffer, at: part.lowerBound)
             }
             try attempt(reading: false) { () throws(ColdframeError) in
-                try target.direct.write(UnsafeRawBufferPointer(buffer), at: part.lowerBound)
+                if compressionUnit == nil {
+                    try target.direct.write(UnsafeRawBufferPointer(buffer), at: part.lowerBound)
+                } else {
+                    try target.direct.writeCompressed(UnsafeRawBufferPointer(buffer), at: part.lowerBound)
+                }
             }
         }
     }

@@ -5,6 +5,7 @@ import pytest
 from harness import images
 from harness.agent import Agent
 from harness.blockjobs import MEBIBYTE, write
+from harness.campaign import Campaign, listed_points
 from harness.chains import add_layer, chain, reads
 from harness.reference import answer, both
 
@@ -282,3 +283,37 @@ def test_a_restarted_agent_finds_the_overlay(agent, directory):
         assert read_only(again, "base", "ov", "second") == [("second", False, 2), ("ov", True, 1), ("base", True, 0)]
         url = f"nbd+unix:///base?socket={directory}/nbd.sock"
         images.run("qemu-io", "-f", "raw", "-r", "-c", "read -q -P 2 64k 64k", "-c", "read -q -P 1 0 64k", url)
+
+
+# kill -9 at every point of a transaction that puts overlays above three disks
+
+@pytest.mark.parametrize("point", [point for point in listed_points(["n0", "n1", "n2"])
+                                   if point.startswith("transaction.")])
+def test_all_disks_have_their_overlay_or_none(directory, point):
+    disks = range(3)
+    agent = Agent(directory, environment={"COLDFRAME_FAULT": f"{point}=kill"}).start()
+    agent.execute("nbd-server-start", addr={"type": "unix", "data": {"path": str(directory / "nbd.sock")}})
+    for disk in disks:
+        add_layer(agent, directory, f"n{disk}")
+        add_layer(agent, directory, f"o{disk}")
+        agent.execute("block-export-add", type="nbd", id=f"e{disk}", node_name=f"n{disk}", name=f"d{disk}",
+                      writable=True)
+        write(directory, "write -P 1 0 64k", export=f"d{disk}")
+    with pytest.raises(Exception):
+        agent.execute("transaction", actions=[
+            {"type": "blockdev-snapshot", "data": {"node": f"n{disk}", "overlay": f"o{disk}"}} for disk in disks])
+    Campaign.wait_for_death(agent, point)
+    with Agent(directory) as again:
+        assert again.execute("query-intents") == []
+        shown = [node for _, node in roots(again)]
+        assert shown in ([f"n{disk}" for disk in disks], [f"o{disk}" for disk in disks])
+        if point.endswith((".recorded", ".committed")):
+            assert shown[0] == "o0"
+        if point.endswith((".begin", ".intent")) or ".cut." in point:
+            assert shown[0] == "n0"
+        for disk in disks:
+            url = f"nbd+unix:///d{disk}?socket={directory}/nbd.sock"
+            images.run("qemu-io", "-f", "raw", "-c", "read -P 1 0 64k", "-c", "write -q -P 2 0 64k", url)
+        log = again.log()
+    if point.endswith((".intent", ".commit")) or ".cut." in point:
+        assert "was undone" in log, log

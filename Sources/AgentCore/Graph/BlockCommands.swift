@@ -54,7 +54,7 @@ func registerBlockCommands(_ registry: any CommandRegistry, agent: Agent) {
         return deleted.wire
     }
     registry.register(TransactionCommand.self, touches: { Set($0.actions.flatMap(\.touchedNames)) }) { arguments in
-        let coordinator = TransactionCoordinator(context: agent.snapshotContext, jobs: agent.jobs)
+        let coordinator = TransactionCoordinator(context: agent.snapshotContext, jobs: agent.jobs, lane: agent.lane)
         if arguments.actions.contains(where: \.needsLane) {
             try await agent.lane.run { try await coordinator.run(arguments) }
         } else {
@@ -79,6 +79,7 @@ extension TransactionAction {
         case let bitmap as BlockDirtyBitmap: [bitmap.node]
         case let bitmap as BlockDirtyBitmapAdd: [bitmap.node]
         case let backup as BlockdevBackup: [backup.device, backup.target]
+        case let backup as DriveBackup: [backup.device]
         case let merge as BlockDirtyBitmapMerge: Array(merge.touchedNames)
         default: []
         }

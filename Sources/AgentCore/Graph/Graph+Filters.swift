@@ -37,8 +37,8 @@ extension Graph {
         let moving = node.uses.filter { use in !ignored.contains { $0 === use } }
         if let (targetNode, role) = request.target {
             let use = NodeUse(
-                .parent(filter), role: role, permissions: .write, shared: [.consistentRead, .writeUnchanged],
-                handle: target)
+                // What is below the target may be the very disk that is written.
+                .parent(filter), role: role, permissions: .write, shared: .all.subtracting(.resize), handle: target)
             // The filter's first child is the one that it shows.
             filter.children.append(use)
             try targetNode.add(use)

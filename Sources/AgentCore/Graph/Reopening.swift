@@ -102,15 +102,19 @@ final class Reopening {
 
     /// Children that were defined inside the node are as writable as it is.
     private func switchChildren(of node: GraphNode, isReadOnly: Bool) async throws {
-        for (index, edge) in node.children.enumerated() where edge !== node.backingUse && edge !== node.filtered?.use {
+        for (index, edge) in node.children.enumerated() where edge !== node.backingUse {
             guard let child = edge.node else { continue }
+            // What a filter shows is needed as the filter is.
+            let isShown = edge === node.filtered?.use
             if !child.isMonitorOwned, child.block.isReadOnly != isReadOnly, var options = child.currentOptions {
                 options.readOnly = isReadOnly
                 // The edge itself stands in the way of less.
-                replace(edge, at: index, of: node, mayWrite: false)
+                if !isShown { replace(edge, at: index, of: node, mayWrite: false) }
                 try await reopen(child, options)
             }
-            replace(node.children[index], at: index, of: node, mayWrite: !isReadOnly && !child.block.isReadOnly)
+            if !isShown {
+                replace(node.children[index], at: index, of: node, mayWrite: !isReadOnly && !child.block.isReadOnly)
+            }
         }
     }
 
@@ -180,6 +184,7 @@ private final class ReopenContext: OpenContext {
 extension Graph {
     /// A job is over that had made a node writable. Somebody who writes it by now keeps it so.
     func restoreReadOnly(_ node: GraphNode) async {
+        guard nodes.contains(where: { $0 === node }) else { return }
         await node.drained { try? await setReadOnly(node, true) }
         // An image that stays writable in the record does no harm.
         try? await recordShape()

@@ -16,6 +16,7 @@ final class SaveAttempt {
     private let stateNode: GraphNode
     private let way: CaptureWay
     private let plan: SavePlan
+    private let companions: [any TransactionStep]
 
     private var capture: (any GuestCapture)?
     private var writer: (any VMStateWriter)?
@@ -28,8 +29,9 @@ final class SaveAttempt {
 
     init(
         context: SnapshotContext, guest: any Guest, devices: SnapshotDevices, stateNode: GraphNode, way: CaptureWay,
-        plan: SavePlan
+        plan: SavePlan, companions: [any TransactionStep] = []
     ) {
+        self.companions = companions
         self.context = context
         self.guest = guest
         self.devices = devices
@@ -175,7 +177,7 @@ final class SaveAttempt {
             let steps = devices.nodes.map {
                 InternalSnapshotStep(node: $0, request: request, faultPoint: .saveCut)
             }
-            let transaction = Transaction(steps, graph: context.graph)
+            let transaction = Transaction(steps, with: companions, graph: context.graph)
             try await transaction.drain(deadlineNanoseconds: deadline)
             let arrivals = transaction.arrivals
             self.steps = steps

@@ -10,10 +10,16 @@ final class SaveJob: JobDriver {
     private let arguments: SnapshotSaveArguments
     private let context: SnapshotContext
     private let lane: SnapshotLane
+    /// Other actions of one transaction: they share the moment.
+    private let companions: [any TransactionStep]
     /// What `SNAPSHOT_SAVED` will say; set when the set is whole.
     private var saved: JSONObject?
 
-    init(_ arguments: SnapshotSaveArguments, context: SnapshotContext, lane: SnapshotLane) {
+    init(
+        _ arguments: SnapshotSaveArguments, context: SnapshotContext, lane: SnapshotLane,
+        with companions: [any TransactionStep] = []
+    ) {
+        self.companions = companions
         self.arguments = arguments
         self.context = context
         self.lane = lane
@@ -94,7 +100,7 @@ final class SaveJob: JobDriver {
         do {
             try await context.record(.begin, plan.intent)
             try FaultPoint.saveIntent.pass()
-            let transaction = Transaction(steps, graph: context.graph)
+            let transaction = Transaction(steps, with: companions, graph: context.graph)
             try await transaction.check()
             try await transaction.drain(deadlineNanoseconds: SystemClock.monotonicNanoseconds() + 10_000_000_000)
             defer { transaction.letGo() }
@@ -135,7 +141,8 @@ final class SaveJob: JobDriver {
                 let plan = SavePlan(
                     tag: arguments.tag, way: way.recordWay, devices: devices, guestWasRunning: wasRunning)
                 let attempt = SaveAttempt(
-                    context: context, guest: guest, devices: devices, stateNode: stateNode, way: way, plan: plan)
+                    context: context, guest: guest, devices: devices, stateNode: stateNode, way: way, plan: plan,
+                    companions: companions)
                 do {
                     let result = try await carryOut(attempt, plan, machine, wasRunning: wasRunning, control)
                     saved = event(plan, result: result, reasons: reasons)

@@ -12,11 +12,13 @@ enum BitmapSteps {
         case let request as BlockDirtyBitmapAdd:
             return AddBitmapStep(request, bitmaps: bitmaps)
         case let request as BlockDirtyBitmapMerge:
-            return ChangeBitsStep(nodes: request.touchedNames, graph: graph) { try bitmaps.merge(request) }
+            return ChangeBitsStep(nodes: request.touchedNames, target: request.node, graph: graph) {
+                try bitmaps.merge(request)
+            }
         case let bitmap as BlockDirtyBitmap:
             switch action.type {
             case "block-dirty-bitmap-clear":
-                return ChangeBitsStep(nodes: [bitmap.node], graph: graph) {
+                return ChangeBitsStep(nodes: [bitmap.node], target: bitmap.node, graph: graph) {
                     let found = try bitmaps.find(node: bitmap.node, name: bitmap.name).bitmap
                     try BitmapRegistry.check(found, against: .change)
                     return (found, found.clear())
@@ -55,6 +57,27 @@ private final class AddBitmapStep: TransactionStep {
     func abort() async throws {
         // Nothing is stored before the node is closed.
         if let added { added.node.block.bitmaps.remove(added.bitmap) }
+        added = nil
+    }
+}
+
+/// Notes what is written between the cut of a step and its end, which may be long behind it when a snapshot's state streams:
+/// an abort must not forget those writes.
+@AgentActor
+private struct WritesSince {
+    private let node: GraphNode
+    private let bitmap: DirtyBitmap
+
+    init(_ like: DirtyBitmap, on node: GraphNode) {
+        self.node = node
+        bitmap = DirtyBitmap(name: nil, granularity: like.granularity, diskByteCount: like.diskByteCount)
+        node.block.bitmaps.insert(bitmap)
+    }
+
+    @discardableResult
+    func end() -> DirtyBits {
+        node.block.bitmaps.remove(bitmap)
+        return bitmap.bits
     }
 }
 
@@ -62,26 +85,42 @@ private final class AddBitmapStep: TransactionStep {
 @AgentActor
 private final class ChangeBitsStep: TransactionStep {
     private let nodes: Set<String>
+    private let target: String
     private let graph: Graph
     private let change: @AgentActor () throws -> (target: DirtyBitmap, before: DirtyBits)
     private var changed: (target: DirtyBitmap, before: DirtyBits)?
+    private var since: WritesSince?
 
+    /// - Parameter target: the node of the bitmap that changes.
     init(
-        nodes: Set<String>, graph: Graph,
+        nodes: Set<String>, target: String, graph: Graph,
         _ change: @escaping @AgentActor () throws -> (target: DirtyBitmap, before: DirtyBits)
     ) {
         self.nodes = nodes
+        self.target = target
         self.graph = graph
         self.change = change
     }
 
     var drainedNodes: [GraphNode] { nodes.sorted().compactMap { graph.find(nodeName: $0) } }
 
-    func cut() async throws { changed = try change() }
+    func cut() async throws {
+        let made = try change()
+        changed = made
+        if made.target.state.isRecording, let node = graph.find(nodeName: target) {
+            since = WritesSince(made.target, on: node)
+        }
+    }
+
+    func commit() async { since?.end() }
 
     func abort() async throws {
-        // The node is drained: no write came in between that would be forgotten.
-        if let changed { changed.target.restore(changed.before) }
+        let written = since?.end()
+        since = nil
+        guard var (bitmap, before) = changed.map({ ($0.target, $0.before) }) else { return }
+        changed = nil
+        if let written { before.formUnion(written) }
+        bitmap.restore(before)
     }
 }
 
@@ -91,7 +130,8 @@ private final class SetRecordingStep: TransactionStep {
     private let reference: BlockDirtyBitmap
     private let isRecording: Bool
     private let bitmaps: BitmapRegistry
-    private var changed: DirtyBitmap?
+    private var changed: (bitmap: DirtyBitmap, before: DirtyBits)?
+    private var since: WritesSince?
 
     init(_ reference: BlockDirtyBitmap, to isRecording: Bool, bitmaps: BitmapRegistry) {
         self.reference = reference
@@ -102,15 +142,28 @@ private final class SetRecordingStep: TransactionStep {
     var drainedNodes: [GraphNode] { bitmaps.graph.find(nodeName: reference.node).map { [$0] } ?? [] }
 
     func cut() async throws {
-        let bitmap = try bitmaps.find(node: reference.node, name: reference.name).bitmap
+        let (node, bitmap) = try bitmaps.find(node: reference.node, name: reference.name)
         try BitmapRegistry.check(bitmap, against: .use)
         guard bitmap.state.isRecording != isRecording else { return }
+        changed = (bitmap, bitmap.bits)
         bitmap.update { $0.isRecording = isRecording }
-        changed = bitmap
+        if !isRecording { since = WritesSince(bitmap, on: node) }
     }
 
+    func commit() async { since?.end() }
+
     func abort() async throws {
-        changed?.update { $0.isRecording = !isRecording }
+        let written = since?.end()
+        since = nil
+        guard let (bitmap, before) = changed else { return }
+        changed = nil
+        bitmap.update { $0.isRecording = !isRecording }
+        if isRecording {
+            // What it noted meanwhile it would not have.
+            bitmap.restore(before)
+        } else if let written {
+            bitmap.updateBits { $0.formUnion(written) }
+        }
     }
 }
 
@@ -143,5 +196,6 @@ private final class RemoveBitmapStep: TransactionStep {
 
     func abort() async throws {
         removed?.bitmap.update { $0.isBusy = false }
+        removed = nil
     }
 }

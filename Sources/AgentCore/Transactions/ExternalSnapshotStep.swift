@@ -19,7 +19,7 @@ final class ExternalSnapshotStep: TransactionStep {
     /// What the cut moved to the overlay; nil before it.
     private var moved: [NodeUse]?
     /// A file that the cut has made.
-    private var newFile: NewOverlay?
+    private var newFile: NewImage?
 
     init(_ request: Request, context: SnapshotContext) {
         self.request = request
@@ -83,10 +83,17 @@ final class ExternalSnapshotStep: TransactionStep {
             guard graph.find(nodeName: name) == nil else {
                 throw ColdframeError(.alreadyExists, "New overlay node-name already in use")
             }
-            let new = NewOverlay(snapshot, above: node, graph: graph)
+            let format = snapshot.format ?? "qcow2"
+            let new = NewImage(path: snapshot.snapshotFile, format: format, graph: graph)
             newFile = new
-            if snapshot.mode ?? .absolutePaths != .existing { try await new.create() }
-            return try await new.open()
+            if snapshot.mode ?? .absolutePaths != .existing {
+                try await new.create(byteCount: node.block.byteCount, backing: node)
+            }
+            var members: JSONObject = ["backing": .null, "read-only": .bool(node.block.isReadOnly)]
+            for member in ["cache", "discard"] { members[member] = node.options?.object[member] }
+            do { return try await new.open(name: name, members) } catch is QMPError {
+                throw ColdframeError(.unsupported, "The overlay does not support backing images")
+            }
         }
     }
 
@@ -123,73 +130,5 @@ final class ExternalSnapshotStep: TransactionStep {
     func clean() async {
         // An overlay that nobody came to use goes with its step.
         if newFile != nil, let overlay { await graph.letGo(overlay) }
-    }
-}
-
-/// The overlay that `blockdev-snapshot-sync` makes.
-@AgentActor
-private final class NewOverlay {
-    private let request: BlockdevSnapshotSync
-    private let node: GraphNode
-    private let graph: Graph
-    private var format: String { request.format ?? "qcow2" }
-    /// The file was not there before.
-    private var isNew = false
-
-    init(_ request: BlockdevSnapshotSync, above node: GraphNode, graph: Graph) {
-        self.request = request
-        self.node = node
-        self.graph = graph
-    }
-
-    func create() async throws {
-        guard (try? graph.factory(for: format)) != nil else {
-            throw ColdframeError(.unsupported, "Unknown file format '\(format)'")
-        }
-        let path = request.snapshotFile
-        isNew = await BlockingPool.shared.run { !Files.exists(path) }
-        let below = node.block.driver.displayFilename
-        let backing = below.hasPrefix("json:") ? below : (try? Files.absolutePath(below)) ?? below
-        let image: JSONValue = [
-            "driver": .string(format), "file": ["driver": "file", "filename": .string(path)],
-            "size": JSONValue((node.block.byteCount + 511) / 512 * 512), "backing-file": .string(backing),
-            "backing-fmt": .string(node.withoutFilters.block.driver.driverName),
-        ]
-        let options: BlockdevCreateOptions
-        do { options = try BlockdevCreateOptions(QAPIInput(image)) } catch {
-            isNew = false
-            throw ColdframeError(.unsupported, "Backing file not supported for file format '\(format)'")
-        }
-        try await creation(["driver": "file", "filename": .string(path), "size": 0])
-        try await ImageCreation(graph: graph) { _ in }.run(options)
-    }
-
-    private func creation(_ options: JSONValue) async throws {
-        try await ImageCreation(graph: graph) { _ in }.run(BlockdevCreateOptions(QAPIInput(options)))
-    }
-
-    func open() async throws -> GraphNode {
-        var options: JSONObject = [
-            "driver": .string(format), "node-name": .string(request.snapshotNodeName ?? ""),
-            "file": ["driver": "file", "filename": .string(request.snapshotFile)], "backing": .null,
-            "read-only": .bool(node.block.isReadOnly),
-        ]
-        for member in ["cache", "discard"] { options[member] = node.options?.object[member] }
-        let parsed: BlockdevOptions
-        do { parsed = try BlockdevOptions(QAPIInput(.object(options))) } catch {
-            throw ColdframeError(.unsupported, "The overlay does not support backing images")
-        }
-        return try await graph.open(parsed, inherited: InheritedOptions(), isMonitorOwned: false)
-    }
-
-    /// A file that was made for nothing.
-    func remove() async throws {
-        guard isNew else { return }
-        let path = request.snapshotFile
-        try await blocking { () throws(ColdframeError) in
-            do throws(SystemError) { if Files.exists(path) { try Files.unlink(path) } } catch {
-                throw ColdframeError(error, "Could not remove '\(path)'")
-            }
-        }
     }
 }

@@ -9,11 +9,15 @@ import LinuxSystem
 @AgentActor
 final class Transaction {
     private let steps: [any TransactionStep]
+    /// Cut behind the others, in order.
+    private let companions: [any TransactionStep]
+    private var all: [any TransactionStep] { steps + companions }
     private let graph: Graph
     private var drained: GraphDrain?
 
-    init(_ steps: [any TransactionStep], graph: Graph) {
+    init(_ steps: [any TransactionStep], with companions: [any TransactionStep] = [], graph: Graph) {
         self.steps = steps
+        self.companions = companions
         self.graph = graph
     }
 
@@ -62,15 +66,15 @@ final class Transaction {
         }
     }
 
-    private var changesGraph: Bool { steps.contains(where: \.changesGraph) }
+    private var changesGraph: Bool { all.contains(where: \.changesGraph) }
 
     /// Nothing of any step is left.
-    var isUndone: Bool { steps.allSatisfy(\.isUndone) }
+    var isUndone: Bool { all.allSatisfy(\.isUndone) }
 
     /// After a throw the transaction is over.
     func check() async throws {
         do {
-            for step in steps { try await step.check() }
+            for step in all { try await step.check() }
         } catch {
             await clean()
             throw error
@@ -78,13 +82,13 @@ final class Transaction {
     }
 
     private func clean() async {
-        for step in steps { await step.clean() }
+        for step in all { await step.clean() }
     }
 
     /// Closes the gates of all nodes of all steps and of those above them. Names the node that keeps it waiting past
     /// the deadline, and leaves all gates open then; the transaction is over.
     func drain(deadlineNanoseconds: UInt64?) async throws {
-        let drain = GraphDrain(steps.flatMap(\.drainedNodes))
+        let drain = GraphDrain(all.flatMap(\.drainedNodes))
         if let name = await drain.begin(deadlineNanoseconds: deadlineNanoseconds) {
             await clean()
             throw ColdframeError(.timedOut, "Node '\(name)' still had requests in flight when the deadline passed")
@@ -105,15 +109,12 @@ final class Transaction {
     /// on different nodes whose order does not matter.
     func cut(concurrently: Bool) async throws {
         do {
-            if concurrently {
-                try await cutAll()
-            } else {
-                for (index, step) in steps.enumerated() {
-                    do {
-                        try await step.cut()
-                    } catch {
-                        try await abort(Array(steps[...index]), because: error)
-                    }
+            if concurrently { try await cutAll() }
+            for (index, step) in all.enumerated() where !concurrently || index >= steps.count {
+                do {
+                    try await step.cut()
+                } catch {
+                    try await abort(Array(all[...index]), because: error)
                 }
             }
         } catch {
@@ -133,14 +134,14 @@ final class Transaction {
 
     /// Makes all cuts final.
     func commit() async {
-        for step in steps { await step.commit() }
+        for step in all { await step.commit() }
         await clean()
     }
 
     /// Undoes all cuts.
     func abort() async throws {
         var failure: (any Error)?
-        do { try await undo(steps) } catch { failure = error }
+        do { try await undo(all) } catch { failure = error }
         await clean()
         if let failure { throw failure }
     }

@@ -22,6 +22,11 @@ public struct DirectIO: Sendable {
         try node.withBody { (body) throws(ColdframeError) in try body.write(buffer, at: offset, flags: flags) }
     }
 
+    /// Stores data compressed; an error if the driver cannot. The range is as `CompressedWriting` wants it.
+    public func writeCompressed(_ buffer: UnsafeRawBufferPointer, at offset: UInt64) throws(ColdframeError) {
+        try node.withBody { (body) throws(ColdframeError) in try body.writeCompressed(buffer, at: offset) }
+    }
+
     public func writeZeroes(at offset: UInt64, byteCount: UInt64, flags: WriteFlags = []) throws(ColdframeError) {
         try node.withBody { (body) throws(ColdframeError) in
             try body.writeZeroes(at: offset, byteCount: byteCount, flags: flags)

@@ -62,6 +62,17 @@ public final class NodeBody: Sendable {
         }
     }
 
+    func writeCompressed(_ buffer: UnsafeRawBufferPointer, at offset: UInt64) throws(ColdframeError) {
+        guard let driver = driver as? any CompressedWriting else {
+            throw ColdframeError(.unsupported, "Node '\(name)' does not store data compressed")
+        }
+        watch.willWrite(at: offset, byteCount: UInt64(buffer.count))
+        serial?.lock()
+        defer { serial?.unlock() }
+        defer { bitmaps.noteWrite(at: offset, byteCount: UInt64(buffer.count)) }
+        try driver.writeCompressed(buffer, at: offset)
+    }
+
     func writeZeroes(at offset: UInt64, byteCount: UInt64, flags: WriteFlags) throws(ColdframeError) {
         watch.willWrite(at: offset, byteCount: byteCount)
         serial?.lock()

@@ -46,7 +46,7 @@ struct StoredBitmapTests {
                 ]
             ]))
         let refused = await refusal {
-            try await TransactionCoordinator(context: world.context, jobs: world.jobs).run(failing)
+            try await TransactionCoordinator(context: world.context, jobs: world.jobs, lane: world.lane).run(failing)
         }
         #expect(refused == "Transaction aborted using Abort action")
         #expect(try !bitmaps.find(node: "n", name: "b").bitmap.state.isBusy)

@@ -135,7 +135,7 @@ final class CrashWorld {
                         type: "blockdev-snapshot-internal-sync", branch: BlockdevSnapshotInternal(device: $0, name: tag)
                     )
                 }
-                try await TransactionCoordinator(context: context, jobs: jobs).run(.init(actions: actions))
+                try await TransactionCoordinator(context: context, jobs: jobs, lane: lane).run(.init(actions: actions))
             }
         }
 

@@ -91,7 +91,7 @@ struct IntentRecoveryTests {
         world.disk("d2").fail("create")
         world.disk("d0").fail("delete")
         let error = await refusal {
-            try await TransactionCoordinator(context: world.context, jobs: world.jobs).run(
+            try await TransactionCoordinator(context: world.context, jobs: world.jobs, lane: world.lane).run(
                 .init(actions: ["d0", "d1", "d2"].map(snapshot)))
         }
         #expect(error?.contains("undoing the rest failed too") == true)
@@ -127,7 +127,8 @@ struct IntentRecoveryTests {
                     type: "blockdev-snapshot-internal-sync",
                     branch: BlockdevSnapshotInternal(device: device, name: "x\(devices.count)"))
             }
-            try await TransactionCoordinator(context: world.context, jobs: world.jobs).run(.init(actions: actions))
+            try await TransactionCoordinator(context: world.context, jobs: world.jobs, lane: world.lane).run(
+                .init(actions: actions))
         }
         #expect(world.leftovers == [])
         #expect(world.disk("d0").tags == ["x1", "x2"])

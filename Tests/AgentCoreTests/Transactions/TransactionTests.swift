@@ -119,7 +119,8 @@ struct TransactionTests {
 
     private func run(_ world: World, _ actions: [TransactionAction]) async -> String? {
         await refusal {
-            try await TransactionCoordinator(context: world.context, jobs: world.jobs).run(.init(actions: actions))
+            try await TransactionCoordinator(context: world.context, jobs: world.jobs, lane: world.lane).run(
+                .init(actions: actions))
         }
     }
 

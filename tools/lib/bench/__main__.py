@@ -5,13 +5,13 @@ import os
 import signal
 import sys
 
-from . import idle, pause, qcow2, read, sidecar
+from . import idle, jobs, pause, qcow2, read, sidecar
 
 # A run that is told to end takes its guests with it.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 parser = argparse.ArgumentParser(prog="tools/bench")
-parser.add_argument("--only", choices=["pause", "read", "sidecar", "idle", "qcow2"])
+parser.add_argument("--only", choices=["pause", "read", "sidecar", "idle", "qcow2", "jobs"])
 parser.add_argument("--parts", default=",".join(qcow2.PARTS), help="of qcow2")
 parser.add_argument("--sizes", default="256,1024,4096", help="MiB of touched RAM")
 parser.add_argument("--rounds", type=int, default=3)
@@ -29,6 +29,8 @@ if options.only in (None, "sidecar") and not options.qemu_only:
     missed += sidecar.run(options.rounds)
 if options.only in (None, "qcow2") and not options.qemu_only:
     missed += qcow2.run(options.rounds, options.parts.split(","))
+if options.only in (None, "jobs") and not options.qemu_only:
+    missed += jobs.run(options.rounds)
 if options.only in (None, "idle") and not options.qemu_only:
     missed += idle.run()
 for text in missed:

@@ -49,12 +49,17 @@ final class BackupJob: JobDriver, NodeUsing {
                     target: (target, "target")), above: source
             ) { sourceChild, targetChild in
                 let copy = BlockCopy(
-                    source: sourceChild, target: targetChild ?? sourceChild, clusterByteCount: cluster)
+                    source: sourceChild, target: targetChild ?? sourceChild, clusterByteCount: cluster,
+                    compresses: request.common.compress)
                 made = copy
                 return CopyBeforeWriteDriver(copy: copy)
             }
             guard let made else { preconditionFailure("a filter without its copy") }
             copy = made
+            do { if request.backsTarget { try graph.setBacking(of: target, to: source) } } catch {
+                graph.dropFilter(filter)
+                throw error
+            }
         } catch {
             bitmap?.finish(left: DirtyBits(diskByteCount: 0, granularity: cluster))
             throw error
@@ -165,6 +170,7 @@ final class BackupJob: JobDriver, NodeUsing {
         _ = await drain.begin()
         await graph.removeFilter(filter)
         drain.end()
+        await graph.letGo(request.target)
     }
 }
 

@@ -15,8 +15,14 @@ struct BackupRequest {
     let bitmap: DirtyBitmap?
     let bitmapMode: BitmapSyncMode
 
-    init(_ common: BackupCommonValues, source: GraphNode, target: GraphNode) throws {
+    /// The target shows the source where it has nothing itself.
+    let backsTarget: Bool
+
+    init(
+        _ common: BackupCommonValues, source: GraphNode, target: GraphNode, backsTarget: Bool = false
+    ) throws {
         self.common = common
+        self.backsTarget = backsTarget
         self.source = source
         self.target = target
         if common.sync == .bitmap || common.sync == .incremental, common.bitmap == nil {
@@ -72,8 +78,7 @@ struct BackupRequest {
         guard source !== target else {
             throw ColdframeError(.invalidArgument, "Source and target cannot be the same")
         }
-        // Not even for formats that store data compressed: the copy does not write so yet.
-        if common.compress {
+        if common.compress, !(target.block.driver is any CompressedWriting) {
             throw ColdframeError(.unsupported, "Compression is not supported for this drive ")
         }
         try source.checkUnblocked(for: .backupSource)
@@ -104,7 +109,26 @@ struct BackupCommonValues: Sendable {
     var maxChunk: Int64
 }
 
-extension BlockdevBackup {
+/// The members of `blockdev-backup` and `drive-backup` as the schema has them.
+protocol BackupMembers {
+    var jobId: String? { get }
+    var sync: MirrorSyncMode { get }
+    var speed: Int64? { get }
+    var bitmap: String? { get }
+    var bitmapMode: BitmapSyncMode? { get }
+    var compress: Bool? { get }
+    var onSourceError: BlockdevOnError? { get }
+    var onTargetError: BlockdevOnError? { get }
+    var autoFinalize: Bool? { get }
+    var autoDismiss: Bool? { get }
+    var filterNodeName: String? { get }
+    var xPerf: BackupPerf? { get }
+}
+
+extension BlockdevBackup: BackupMembers {}
+extension DriveBackup: BackupMembers {}
+
+extension BackupMembers {
     var common: BackupCommonValues {
         BackupCommonValues(
             jobID: jobId, sync: sync, speed: speed ?? 0, bitmap: bitmap, bitmapMode: bitmapMode,

@@ -55,7 +55,9 @@ final class MirrorJob: JobDriver, NodeUsing {
             request.source, "source", .consistentRead,
             shared: isBlocking ? [.consistentRead, .writeUnchanged] : .all.subtracting(.resize), copy.source)
         try hold(
-            request.target, "target", as: .jobTarget(jobType), .write, shared: .writeUnchanged, copy.target)
+            request.target, "target", as: .jobTarget(jobType), .write,
+            shared: request.options.backsTarget ? [.writeUnchanged, .write] : .writeUnchanged, copy.target)
+        if request.options.backsTarget { try graph.setBacking(of: request.target, to: request.source) }
     }
 
     /// The images that go out of the chain are nobody's to read meanwhile.
@@ -186,6 +188,7 @@ final class MirrorJob: JobDriver, NodeUsing {
         drain.end()
         hold?.end()
         hold = nil
+        await graph.letGo(target)
         return failure
     }
 

@@ -16,6 +16,8 @@ struct MirrorRequest {
         var filterNodeName: String?
         var copyMode: MirrorCopyMode?
         var unmaps = true
+        /// The target shows the source where it has nothing itself.
+        var backsTarget = false
     }
     let jobType: String
     let options: Options

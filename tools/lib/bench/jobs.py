@@ -1,0 +1,167 @@
+"""Jobs on nodes against qemu-storage-daemon: backup, mirror, commit and stream of an allocated image, many small jobs, and what
+a guest's writes feel of a backup."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import statistics
+import tempfile
+import time
+
+from harness import images
+from harness.agent import Agent
+from harness.reference import StorageDaemon
+
+MEBIBYTES = 4096
+SMALL_JOBS = 1000
+GOALS = {"time": 1, "cpu": 1.33, "small": 3, "p99": 1}
+MEBIBYTE = 1 << 20
+
+
+@contextlib.contextmanager
+def peer(which, directory):
+    folder = directory / which
+    folder.mkdir(exist_ok=True)
+    with (Agent(folder) if which == "ours" else StorageDaemon(folder)) as running:
+        yield running
+
+
+def processor_seconds(running):
+    fields = pathlib.Path(f"/proc/{running.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def add(running, path, node, **options):
+    running.execute("blockdev-add", driver="qcow2", node_name=node, file={"driver": "file", "filename": str(path)},
+                    **options)
+
+
+def finish(running, mark, complete=False):
+    if complete:
+        running.wait_event("BLOCK_JOB_READY", mark, timeout=600)
+        running.execute("job-complete", id="j")
+    running.wait_event("JOB_STATUS_CHANGE", mark,
+                       lambda data: data["id"] == "j" and data["status"] == "concluded", timeout=600)
+    ends = [event["data"] for event in running.events_since(mark) if event["event"] == "BLOCK_JOB_COMPLETED"]
+    assert ends and "error" not in ends[0], ends
+
+
+def backup(running, directory, full):
+    add(running, full, "src", read_only=True)
+    add(running, images.create(directory / "dst.qcow2", f"{MEBIBYTES}M"), "dst")
+    yield
+    running.execute("blockdev-backup", job_id="j", device="src", target="dst", sync="full")
+    yield False
+
+
+def mirror(running, directory, full):
+    add(running, full, "src", read_only=True)
+    add(running, images.create(directory / "dst.qcow2", f"{MEBIBYTES}M"), "dst")
+    yield
+    running.execute("blockdev-mirror", job_id="j", device="src", target="dst", sync="full")
+    yield True
+
+
+def commit(running, directory, full):
+    add(running, images.create(directory / "base.qcow2", f"{MEBIBYTES}M"), "base")
+    add(running, full, "mid", read_only=True, backing="base")
+    add(running, images.create(directory / "top.qcow2", f"{MEBIBYTES}M"), "top", backing="mid")
+    yield
+    running.execute("block-commit", job_id="j", device="top", top_node="mid", base_node="base")
+    yield False
+
+
+def stream(running, directory, full):
+    add(running, full, "base", read_only=True)
+    add(running, images.create(directory / "top.qcow2", f"{MEBIBYTES}M"), "top", backing="base")
+    yield
+    running.execute("block-stream", job_id="j", device="top")
+    yield False
+
+
+def measure(which, directory, full, job):
+    work = directory / "work"
+    work.mkdir()
+    try:
+        with peer(which, directory) as running:
+            steps = job(running, work, full)
+            next(steps)
+            mark, cpu, start = running.mark(), processor_seconds(running), time.monotonic()
+            finish(running, mark, next(steps))
+            return time.monotonic() - start, processor_seconds(running) - cpu
+    finally:
+        shutil.rmtree(work)
+
+
+def small_jobs(which, directory):
+    with peer(which, directory) as running:
+        for node in ("src", "dst"):
+            path = directory / f"{which}-{node}.raw"
+            images.create(path, "64k", "raw")
+            running.execute("blockdev-add", driver="file", node_name=node, filename=str(path))
+        start = time.monotonic()
+        for number in range(SMALL_JOBS):
+            mark = running.mark()
+            running.execute("blockdev-backup", job_id=f"j{number}", device="src", target="dst", sync="full",
+                            auto_dismiss=False)
+            running.wait_event("JOB_STATUS_CHANGE", mark, lambda data: data["status"] == "concluded")
+            running.execute("job-dismiss", id=f"j{number}")
+        return SMALL_JOBS / (time.monotonic() - start)
+
+
+def latency(which, directory, full):
+    """fio's 99th percentile of writes of 4 KiB through NBD while a backup runs, in milliseconds."""
+    work = directory / "work"
+    work.mkdir()
+    try:
+        disk = work / "disk.qcow2"
+        shutil.copyfile(full, disk)
+        with peer(which, directory) as running:
+            add(running, disk, "src")
+            add(running, images.create(work / "dst.qcow2", f"{MEBIBYTES}M"), "dst")
+            socket = work / "nbd.sock"
+            running.execute("nbd-server-start", addr={"type": "unix", "data": {"path": str(socket)}})
+            running.execute("block-export-add", type="nbd", id="e", node_name="src", name="n", writable=True)
+            mark = running.mark()
+            running.execute("blockdev-backup", job_id="j", device="src", target="dst", sync="full", speed=200 * MEBIBYTE)
+            output = images.run(
+                "fio", "--name=w", "--ioengine=nbd", f"--uri=nbd+unix:///n?socket={socket}", "--rw=randwrite", "--bs=4k",
+                "--iodepth=1", "--output-format=json", "--randrepeat=1", f"--size={MEBIBYTES}M", "--time_based",
+                "--runtime=10").stdout
+            finish(running, mark)
+        job = json.loads(output[output.index("{"):])["jobs"][0]
+        return job["write"]["clat_ns"]["percentile"]["99.000000"] / 1e6
+    finally:
+        shutil.rmtree(work)
+
+
+def compare(name, ours, theirs, goal, unit, higher=False):
+    a, b = statistics.median(ours), statistics.median(theirs)
+    factor = a / b if higher else b / a
+    print(f"  {name:34s} {a:10.2f} {b:10.2f} {unit:6s} {factor:5.2f} (goal {goal})")
+    return [f"{name}: {factor:.2f} of QEMU, goal {goal}"] if factor < goal else []
+
+
+def run(rounds):
+    missed = []
+    print(f"\nJobs on an image of {MEBIBYTES} MiB that is all allocated: coldframed, qemu-storage-daemon")
+    with tempfile.TemporaryDirectory(prefix="cf-", dir="/var/tmp") as name:
+        directory = pathlib.Path(name)
+        full = images.create(directory / "full.qcow2", f"{MEBIBYTES}M")
+        for start in range(0, MEBIBYTES, 512):
+            images.write_pattern(full, start // 512 + 1, start * MEBIBYTE, 512 * MEBIBYTE)
+        for job in (backup, mirror, commit, stream):
+            found = {"ours": [], "theirs": []}
+            for _ in range(rounds):
+                for which in found:
+                    found[which].append(measure(which, directory, full, job))
+            for index, (what, goal) in enumerate((("time", GOALS["time"]), ("cpu", GOALS["cpu"]))):
+                missed += compare(f"{job.__name__}, {what}", [entry[index] for entry in found["ours"]],
+                                  [entry[index] for entry in found["theirs"]], goal, "s")
+        rates = {which: [small_jobs(which, directory) for _ in range(rounds)] for which in ("ours", "theirs")}
+        missed += compare("small jobs", rates["ours"], rates["theirs"], GOALS["small"], "per s", higher=True)
+        waits = {which: [latency(which, directory, full) for _ in range(rounds)] for which in ("ours", "theirs")}
+        missed += compare("writes during a backup, p99", waits["ours"], waits["theirs"], GOALS["p99"], "ms")
+    return missed
