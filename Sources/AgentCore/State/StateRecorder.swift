@@ -183,7 +183,6 @@ final class StateRecorder {
         try await blocking { () throws(ColdframeError) in
             do throws(SystemError) {
                 try Files.replaceAtomically(path, contents: text)
-                return true
             } catch {
                 throw ColdframeError(error, "Could not write '\(path)'")
             }

@@ -117,7 +117,7 @@ private final class ChangeBitsStep: TransactionStep {
     func abort() async throws {
         let written = since?.end()
         since = nil
-        guard var (bitmap, before) = changed.map({ ($0.target, $0.before) }) else { return }
+        guard let bitmap = changed?.target, var before = changed?.before else { return }
         changed = nil
         if let written { before.formUnion(written) }
         bitmap.restore(before)
