@@ -303,3 +303,28 @@ def test_only_the_topmost_image_is_copied(twins, command):
         assert sum(extent["length"] for extent in images.extents(folder / "dst.qcow2") if extent["depth"] == 0) == 2 << 16
         return told + without_progress(story(peer, mark, "j"))
     both(twins, script)
+
+
+def test_a_backup_into_an_overlay_of_its_source(twins):
+    """The way to keep only what is overwritten: the filter must not come between the overlay and its backing image."""
+    def script(peer, folder):
+        images.write_pattern(images.create(folder / "src.qcow2", "8M"), 1, 0, 4 << 20)
+        images.create(folder / "dst.qcow2", "8M", backing=folder / "src.qcow2")
+        for node, more in (("src", {}), ("dst", {"backing": "src"})):
+            file = {"driver": "file", "filename": str(folder / f"{node}.qcow2")}
+            peer.execute("blockdev-add", driver="qcow2", node_name=node, file=file, **more)
+        peer.execute("block-export-add", type="nbd", id="e", node_name="src", name="src", writable=True)
+        mark = peer.mark()
+        told = [backup(peer, sync="none")]
+        write(folder, "write -P 9 1M 64k")
+        told.append(answer(peer, "job-cancel", {"id": "j"}))
+        wait_gone(peer, "j")
+        peer.execute("block-export-del", id="e")
+        for node in ("dst", "src"):
+            told.append(answer(peer, "blockdev-del", {"node-name": node}))
+        images.check(folder / "dst.qcow2")
+        # The overlay shows the moment of the backup, the source what was written since.
+        assert images.has_pattern(folder / "dst.qcow2", 1, 0, 4 << 20, form="qcow2")
+        assert images.has_pattern(folder / "src.qcow2", 9, 1 << 20, 65536, form="qcow2")
+        return told + without_progress(story(peer, mark, "j"))
+    both(twins, script)

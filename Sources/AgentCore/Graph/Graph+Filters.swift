@@ -34,7 +34,6 @@ extension Graph {
         let filter = GraphNode(
             body: NodeBody(name: name, driver: make(source, target)), options: nil, isMonitorOwned: false,
             isPrivate: false, isFilter: true)
-        let moving = node.uses.filter { use in !ignored.contains { $0 === use } }
         if let (targetNode, role) = request.target {
             let use = NodeUse(
                 // What is below the target may be the very disk that is written.
@@ -42,6 +41,10 @@ extension Graph {
             // The filter's first child is the one that it shows.
             filter.children.append(use)
             try targetNode.add(use)
+        }
+        // What is below the filter stays below the node: a target whose backing image the node is, would be above itself.
+        let moving = node.uses.filter { use in
+            !ignored.contains { $0 === use } && !(use.parent.map { filter.reaches($0) } ?? false)
         }
         let edge = NodeUse(
             .parent(filter), role: request.role, permissions: .consistentRead, shared: .all, handle: source,

@@ -17,7 +17,7 @@ final class FaultDice: Sendable {
     func roll() throws(ColdframeError) {
         let count = oneIn.load(ordering: .relaxed)
         guard count > 0 else { return }
-        let (_, number) = state.add(0x9E37_79B9_7F4A_7C15, ordering: .relaxed)
+        let (_, number) = state.wrappingAdd(0x9E37_79B9_7F4A_7C15, ordering: .relaxed)
         let mixed = (number ^ (number >> 31)) &* 0xBF58_476D_1CE4_E5B9
         if (mixed >> 33) % count == 0 { throw ColdframeError(.io, "A request was told to fail") }
     }

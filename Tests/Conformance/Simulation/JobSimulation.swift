@@ -22,6 +22,8 @@ final class JobSimulation {
     private var images: [String] = []
     private var disks: [SimulatedDisk] = []
     private var imageCount = 0
+    /// Says each command before it runs, for one that ends the process.
+    private let isTraced = ProcessControl.environment("COLDFRAME_SIMULATION_TRACE") != nil
     private var jobCount = 0
     private(set) var log: [String] = []
     private(set) var complaints: [String] = []
@@ -53,6 +55,7 @@ final class JobSimulation {
     // MARK: Commands
 
     private func execute(_ command: String, _ arguments: JSONObject) async {
+        if isTraced { print("\(command) \(arguments)") }
         let outcome = await withinPatience("\(command) \(arguments)") { [agent] in
             do {
                 _ = try await agent.commands.execute(command, arguments)

@@ -4,7 +4,7 @@ import LinuxSystem
 
 @testable import AgentCore
 
-/// A user of a node that writes and reads as a guest does, and knows what must stand in each block.
+/// A user of a node that writes and reads as a guest does, nobody else beside it, and knows what must stand in each block.
 @AgentActor
 final class SimulatedDisk {
     nonisolated static let blockByteCount = 65536
@@ -19,7 +19,7 @@ final class SimulatedDisk {
         block = BlockNode(node.body)
         use = NodeUse(
             .export(name), role: "root", permissions: [.consistentRead, .write],
-            shared: NodePermissions.all.subtracting(.resize), handle: block)
+            shared: NodePermissions.all.subtracting([.resize, .write]), handle: block)
         expected = Array(repeating: nil, count: Int(node.block.byteCount) / Self.blockByteCount)
         guard !node.block.isReadOnly, (try? node.add(use)) != nil else { return nil }
     }
