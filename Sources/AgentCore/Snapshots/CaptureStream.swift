@@ -30,6 +30,7 @@ final class CaptureStream: Sendable {
     private static let queuedByteCount = 16 << 20
     private static let flushedQueuedByteCount = 2 << 20
     private static let heldByteCount = 128 << 20
+    private static let holdBehindTheEndMilliseconds = 100
     private let chunkByteCount: Int
     private let queue: ChunkQueue
 
@@ -56,7 +57,11 @@ final class CaptureStream: Sendable {
     /// Starts the threads; on a throw nobody touches the stream.
     func start() throws(ColdframeError) {
         do {
-            let reader = try SystemThread.start(name: "cf-capture") { [self] in queue.end(read()) }
+            let reader = try SystemThread.start(name: "cf-capture") { [self] in
+                queue.end(read())
+                // Usually the guest is told to go on now. Where it is not until all is stored, storing must not wait for it.
+                queue.endHold(afterMilliseconds: Self.holdBehindTheEndMilliseconds)
+            }
             do {
                 try SystemThread.start(name: "cf-capture-write") { [self] in
                     let result = write()

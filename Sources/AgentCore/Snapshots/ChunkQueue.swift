@@ -96,6 +96,12 @@ final class ChunkQueue: Sendable {
         changed.broadcast()
     }
 
+    /// Blocks until the queue is not held; a hold that lasts longer is ended.
+    func endHold(afterMilliseconds limit: Int) {
+        _ = changed.waitFor(milliseconds: limit) { self.state.withLock { !$0.isHeld } }
+        letGo()
+    }
+
     // MARK: The writer's side
 
     /// The next chunk in order, once the queue is not held; nil at the stream's end.

@@ -45,12 +45,22 @@ import Testing
         try stream.start()
         stream.standStill()
         try send(byteCount: 9 << 20)
-        writeEnd.close()
         try await wait { stream.receivedByteCount == 9 << 20 }
         #expect(sink.byteCount == 0)
         stream.goOn()
+        writeEnd.close()
         #expect(try await stream.result().get().byteCount == 9 << 20)
         #expect(sink.byteCount == 9 << 20)
+        readEnd.close()
+    }
+
+    @Test(.timeLimit(.minutes(1))) func aStreamAtItsEndIsStoredThoughNobodySaysThatTheGuestRuns() async throws {
+        let stream = try CaptureStream(from: readEnd, to: sink)
+        try stream.start()
+        stream.standStill()
+        try send(byteCount: 1 << 20)
+        writeEnd.close()
+        #expect(try await stream.result().get().byteCount == 1 << 20)
         readEnd.close()
     }
 
