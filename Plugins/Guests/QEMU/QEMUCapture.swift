@@ -279,6 +279,16 @@ final class QEMUCapture: GuestCapture {
         isMigrating = false
     }
 
+    private static let continueAttempts = 100
+
+    /// QEMU says that it is done a moment before it takes `cont` ("Migration is not finalized yet").
+    private func continueSoon() async {
+        for _ in 0..<Self.continueAttempts where failure == nil {
+            if (try? await guest.monitor.execute("cont")) != nil { return }
+            try? await Task.sleep(nanoseconds: 500_000)
+        }
+    }
+
     /// The guest ran before, and is to run again unless it stopped by itself.
     private func restoreRunState() async throws {
         if case .stopped(let status) = try await guest.runState(), Self.ownStops.contains(status) {
@@ -314,7 +324,7 @@ final class QEMUCapture: GuestCapture {
                         .peer, "QEMU passed the barrier without a flush: its connection to the barrier is lost"))
             case "completed" where way != .live && phase == .released && failure == nil:
                 // Every millisecond counts: the guest stands still until this.
-                continuing = Task { _ = try? await guest.monitor.execute("cont") }
+                continuing = Task { await continueSoon() }
             default: break
             }
         default: break
