@@ -281,18 +281,20 @@ final class QEMUCapture: GuestCapture {
 
     private static let continueAttempts = 100
 
-    /// QEMU says that it is done a moment before it takes `cont` ("Migration is not finalized yet").
-    private func continueSoon() async {
-        for _ in 0..<Self.continueAttempts where failure == nil {
-            if (try? await guest.monitor.execute("cont")) != nil { return }
-            try? await Task.sleep(nanoseconds: 500_000)
+    /// QEMU says that it is done a moment before it takes `cont` ("Migration is not finalized yet"), so it is asked again.
+    private func continueSoon() async throws {
+        for attempt in 1... {
+            do { return try await guest.cont() } catch {
+                guard attempt < Self.continueAttempts, !guest.monitor.isClosed else { throw error }
+            }
+            try await Task.sleep(nanoseconds: 500_000)
         }
     }
 
     /// The guest ran before, and is to run again unless it stopped by itself.
     private func restoreRunState() async throws {
         if case .stopped(let status) = try await guest.runState(), Self.ownStops.contains(status) {
-            try await guest.cont()
+            try await continueSoon()
         }
     }
 
@@ -324,7 +326,8 @@ final class QEMUCapture: GuestCapture {
                         .peer, "QEMU passed the barrier without a flush: its connection to the barrier is lost"))
             case "completed" where way != .live && phase == .released && failure == nil:
                 // Every millisecond counts: the guest stands still until this.
-                continuing = Task { await continueSoon() }
+                // Its error comes again at the end, where the run state is looked at.
+                continuing = Task { try? await continueSoon() }
             default: break
             }
         default: break
