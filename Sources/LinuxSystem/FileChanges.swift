@@ -31,12 +31,18 @@ public enum FileChanges {
     }
 
     private static let isWatched = Atomic<Bool>(false)
-    private static let watcher = Locked<(@Sendable (Change) -> Void)?>(nil)
+    private static let watcher = Locked<Watcher?>(nil)
+
+    /// A closure that is stored in a generic type by itself is wrapped once more each time it is read.
+    private struct Watcher: Sendable {
+        let hear: @Sendable (Change) -> Void
+    }
     private static let turn = PlainMutex()
 
     /// From now on `watcher` hears of every change; nil ends it. One watcher at a time.
     public static func watch(_ watcher: (@Sendable (Change) -> Void)?) {
-        self.watcher.withLock { $0 = watcher }
+        let boxed = watcher.map { Watcher(hear: $0) }
+        self.watcher.withLock { $0 = boxed }
         isWatched.store(watcher != nil, ordering: .sequentiallyConsistent)
     }
 
@@ -49,7 +55,7 @@ public enum FileChanges {
         turn.lock()
         defer { turn.unlock() }
         let result = try call()
-        if let change = change(result) { watcher.withLock { $0 }?(change) }
+        if let change = change(result) { watcher.withLock { $0 }?.hear(change) }
         return result
     }
 

@@ -82,6 +82,25 @@ def test_the_pause_that_is_told_is_the_one_between_the_events(guest):
     assert saved["bytes"] > images.MEBIBYTE
 
 
+@pytest.mark.parametrize("mode", ["live", "precopy", "paused"])
+def test_the_guests_clock_is_that_of_the_moment(guest_for, mode):
+    guest = guest_for(mode)
+
+    def saved(tag):
+        """The clock that the snapshot tells and the moment of QEMU's stop, in seconds."""
+        mark = guest.mark()
+        pause = guest.save(tag, mode=mode)["pause-ns"] / 1e9
+        stamp = guest.wait_event("STOP", mark)["timestamp"]
+        entry = next(entry for entry in guest.node(DISKS[0])["image"]["snapshots"] if entry["name"] == tag)
+        return (entry["vm-clock-sec"] + entry["vm-clock-nsec"] / 1e9,
+                stamp["seconds"] + stamp["microseconds"] / 1e6, pause)
+
+    (clock, stop, pause), (later, second_stop, _) = saved("a"), saved("b")
+    # It stands still in the pause between.
+    assert later - clock == pytest.approx(second_stop - stop - pause, abs=0.05)
+    assert clock > 5, "the guest was booted before its fixture was saved"
+
+
 def test_the_pause_of_a_live_save_is_short(guest):
     # One vCPU thread and a compiler beside it can hold the agent up for longer than the pause itself; the distribution
     # is what tools/bench measures, on a machine of its own.

@@ -17,6 +17,7 @@ final class QEMUCapture: GuestCapture {
     private var writeEnd: Descriptor?
     private var keeperCapture: UInt64?
     private let setup: MigrationSetup
+    private let ending: MigrationEnding
     private var phase = Phase.preparing
     private var isMigrating = false
     /// The barrier's flush has come.
@@ -50,6 +51,7 @@ final class QEMUCapture: GuestCapture {
         // Smaller buffers only cost speed.
         try? writeEnd.setSendBufferByteCount(Self.bufferByteCount(way))
         setup = MigrationSetup(monitor: guest.monitor)
+        ending = MigrationEnding(guest: guest)
     }
 
     // MARK: Arming
@@ -181,9 +183,10 @@ final class QEMUCapture: GuestCapture {
 
     func finish() async throws -> CaptureResult {
         do {
-            try await waitForCompletion()
+            try await ending.completion { [weak self] in try self?.throwFailure() }
+            isMigrating = false
             await continuing?.value
-            try await restoreRunState()
+            try await ending.restoreRunState()
             await awaitResume()
         } catch {
             await abandon()
@@ -219,12 +222,13 @@ final class QEMUCapture: GuestCapture {
             // away, and the next write or capture aborts the process. A broken stream takes QEMU's path of an error, which
             // has no such gap. In the live way only the stream's end frees the guest.
             if way == .live { await drain() } else { try? stream.shutdown(.both) }
-            await waitUntilNotMigrating()
+            await ending.untilNotMigrating()
+            isMigrating = false
         } else {
             await closeQEMUsEnd()
         }
         await continuing?.value
-        try? await restoreRunState()
+        try? await ending.restoreRunState()
         await end()
     }
 
@@ -254,53 +258,6 @@ final class QEMUCapture: GuestCapture {
         }
     }
 
-    private func waitForCompletion() async throws {
-        while true {
-            if let failure { throw failure }
-            let status = try await guest.monitor.execute("query-migrate")["status"]?.stringValue ?? "none"
-            switch status {
-            case "completed":
-                isMigrating = false
-                return
-            case "failed", "cancelled":
-                isMigrating = false
-                throw ColdframeError(.peer, "QEMU's migration ended as '\(status)'")
-            default:
-                try await Task.sleep(nanoseconds: 2_000_000)
-            }
-        }
-    }
-
-    private func waitUntilNotMigrating() async {
-        while let status = try? await guest.monitor.execute("query-migrate")["status"]?.stringValue {
-            if ["completed", "failed", "cancelled", "none"].contains(status) { break }
-            try? await Task.sleep(nanoseconds: 2_000_000)
-        }
-        isMigrating = false
-    }
-
-    private static let continueAttempts = 100
-
-    /// QEMU says that it is done a moment before it takes `cont` ("Migration is not finalized yet"), so it is asked again.
-    private func continueSoon() async throws {
-        for attempt in 1... {
-            do { return try await guest.cont() } catch {
-                guard attempt < Self.continueAttempts, !guest.monitor.isClosed else { throw error }
-            }
-            try await Task.sleep(nanoseconds: 500_000)
-        }
-    }
-
-    /// The guest ran before, and is to run again unless it stopped by itself.
-    private func restoreRunState() async throws {
-        if case .stopped(let status) = try await guest.runState(), Self.ownStops.contains(status) {
-            try await continueSoon()
-        }
-    }
-
-    /// Where `stop` and a migration leave a guest. Another state (shut down, panicked, an I/O error) is the guest's own.
-    private static let ownStops: Set = ["paused", "postmigrate", "finish-migrate", "save-vm", "prelaunch"]
-
     /// RESUME is sent before the reply to `cont`, but comes to the actor by another way.
     private func awaitResume() async {
         guard stopStamp != nil else { return }
@@ -327,7 +284,7 @@ final class QEMUCapture: GuestCapture {
             case "completed" where way != .live && phase == .released && failure == nil:
                 // Every millisecond counts: the guest stands still until this.
                 // Its error comes again at the end, where the run state is looked at.
-                continuing = Task { try? await continueSoon() }
+                continuing = Task { try? await ending.continueSoon() }
             default: break
             }
         default: break
@@ -338,9 +295,22 @@ final class QEMUCapture: GuestCapture {
         fail(ColdframeError(.peer, "The guest ended during the capture (\(reason))"))
     }
 
+    /// Events may be lost.
+    func monitorInterrupted() {
+        fail(
+            ColdframeError(
+                .peer,
+                "The connection to the guest's monitor ended during the capture: the guest has ended, or what it did "
+                    + "meanwhile is not known"))
+    }
+
     private func fail(_ error: ColdframeError) {
         if failure == nil { failure = error }
         wake()
+    }
+
+    private func throwFailure() throws {
+        if let failure { throw failure }
     }
 
     private func untilWoken() async { await withCheckedContinuation { waiters.append($0) } }

@@ -146,6 +146,10 @@ final class QEMUGuest: Guest, StoppedStateSaving {
         return capture
     }
 
+    nonisolated func clockNanoseconds(inStateTail tail: [UInt8]) -> UInt64? {
+        StateClock.nanoseconds(inStateTail: tail)
+    }
+
     /// A keeper that was killed is replaced: without one the guest would freeze with an agent that dies in a capture.
     private func renewKeeper() async throws {
         guard keeper.isClosed else { return }
@@ -160,7 +164,7 @@ final class QEMUGuest: Guest, StoppedStateSaving {
 
     func loadState(imagePath: String, tag: String) async throws {
         try await transfer(.load, imagePath, tag)
-        setMemoryLost(false)
+        try setMemoryLost(false)
     }
 
     func interruptedLoad() async throws -> InterruptedLoad { try await StateTransfer.outcome(monitor) }
@@ -196,15 +200,11 @@ final class QEMUGuest: Guest, StoppedStateSaving {
         return String(decoding: bytes, as: UTF8.self) == "\(processID)"
     }()
 
-    func setMemoryLost(_ isLost: Bool) {
+    func setMemoryLost(_ isLost: Bool) throws {
         isMemoryLost = isLost
         guard let memoryLossPath else { return }
         if isLost {
-            do {
-                try Files.replaceAtomically(memoryLossPath, contents: Array("\(processID)".utf8))
-            } catch {
-                services.logger.error("it could not be recorded that the memory of guest '\(id)' is lost: \(error)")
-            }
+            try Files.replaceAtomically(memoryLossPath, contents: Array("\(processID)".utf8))
         } else {
             try? Files.unlink(memoryLossPath)  // Usually there is none.
         }
@@ -232,7 +232,7 @@ final class QEMUGuest: Guest, StoppedStateSaving {
                 "The guest's memory was lost in a load that failed: load a snapshot, or reset it (system_reset)")
         }
         let reply = try await monitor.passThrough(command, arguments)
-        if command == "system_reset", isMemoryLost { setMemoryLost(false) }
+        if command == "system_reset", isMemoryLost { try? setMemoryLost(false) }
         return reply
     }
 
@@ -254,7 +254,7 @@ final class QEMUGuest: Guest, StoppedStateSaving {
     /// A capture has lost events. It is given up as soon as QEMU answers again.
     private func monitorInterrupted() {
         guard !isRemoving else { return }
-        capture?.guestEnded("its monitor's connection has ended")
+        capture?.monitorInterrupted()
         services.logger.warning("guest '\(id)': the connection to its monitor has ended")
     }
 

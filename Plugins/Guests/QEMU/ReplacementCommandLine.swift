@@ -11,6 +11,10 @@ struct ReplacementCommandLine: Sendable {
     private(set) var words: [String] = []
     /// What speaks against a second process, one sentence each.
     private(set) var blockers: [String] = []
+    /// Where the guest's memory lies in files: each process makes its own, of huge pages perhaps.
+    private(set) var memoryPaths: [String] = []
+    /// The guest's memory is asked for in huge pages.
+    private(set) var takesHugePages = false
     private var moves: [SocketMove] = []
 
     /// A socket that listens under a name for the time being.
@@ -31,6 +35,7 @@ struct ReplacementCommandLine: Sendable {
             words.append(word)
             index += 1
             guard let option = Self.option(word) else { continue }
+            if option == "mem-path", index < user.count { memoryPaths.append(user[index]) }
             if let advice = Self.unfit[option] {
                 blockers.append("'-\(option)' \(advice)")
             } else if index < user.count, let kind = Self.kinds[option] {
@@ -211,6 +216,9 @@ struct ReplacementCommandLine: Sendable {
         switch type {
         case "memory-backend-file" where options.isOn("share"):
             blockers.append("The memory of \(name) would be that of both processes: say share=off.")
+        case "memory-backend-file":
+            if let path = options["mem-path"] { memoryPaths.append(path) }
+        case "memory-backend-memfd" where options.isOn("hugetlb"): takesHugePages = true
         case "filter-dump":
             blockers.append("The file of \(name) would be cut to nothing: take it out.")
         case "input-linux", "rng-egd", "filter-mirror", "filter-redirector", "pr-manager-helper", "x-remote-object",

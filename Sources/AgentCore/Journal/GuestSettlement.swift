@@ -24,7 +24,7 @@ struct GuestSettlement {
                 let end = try await settleLoad(intent, step, nodes)
                 await guest.concludeLoad()
                 if end == .lost {
-                    guest.setMemoryLost(true)
+                    try guest.setMemoryLost(true)
                 } else if intent.guestWasRunning == true {
                     try await goOn()
                 }

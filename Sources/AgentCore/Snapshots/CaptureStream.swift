@@ -11,13 +11,16 @@ import Synchronization
 final class CaptureStream: Sendable {
     private let source: Descriptor
     private let sink: any VMStateWriter
-    /// Makes what was written durable; nil after the stop, or if it is not called for.
-    private let flush: Locked<(@Sendable () throws(ColdframeError) -> Void)?>
+    /// Makes what was written durable; nil if that is not called for.
+    private let flush: (@Sendable () throws(ColdframeError) -> Void)?
+    /// Not after the stop.
+    private let flushesAhead = Atomic(true)
     private let stopSignal: EventDescriptor
     private let state = Locked(State())
     private let receivedCount = Atomic<UInt64>(0)
 
     private struct State {
+        var tail: [UInt8] = []
         var result: Result<SetRecord.State, ColdframeError>?
         var waiters: [CheckedContinuation<Result<SetRecord.State, ColdframeError>, Never>] = []
     }
@@ -31,6 +34,8 @@ final class CaptureStream: Sendable {
     private static let flushedQueuedByteCount = 2 << 20
     private static let heldByteCount = 128 << 20
     private static let holdBehindTheEndMilliseconds = 100
+    /// Of the end of the stream, where VMMs put what is not RAM.
+    private static let tailByteCount = 4 << 20
     private let chunkByteCount: Int
     private let queue: ChunkQueue
 
@@ -40,10 +45,11 @@ final class CaptureStream: Sendable {
     ) throws(ColdframeError) {
         self.source = source
         self.sink = sink
-        self.flush = Locked(flush)
+        self.flush = flush
         chunkByteCount = flush == nil ? Self.chunkByteCount : Self.flushedChunkByteCount
         let queuedByteCount = flush == nil ? Self.queuedByteCount : Self.flushedQueuedByteCount
-        queue = ChunkQueue(chunkByteCount: chunkByteCount, limit: queuedByteCount / chunkByteCount)
+        let tailChunkCount = Self.tailByteCount / chunkByteCount + 1
+        queue = ChunkQueue(chunkByteCount: chunkByteCount, limit: queuedByteCount / chunkByteCount + tailChunkCount)
         do {
             stopSignal = try EventDescriptor()
         } catch {
@@ -82,10 +88,13 @@ final class CaptureStream: Sendable {
         }
     }
 
+    /// The end of the stream, up to 4 MiB; empty until the stream has ended. Any thread.
+    var tail: [UInt8] { state.withLock { $0.tail } }
+
     /// The guest stands still until its disks are cut and, in some ways, the rest of the stream is taken: until `goOn`,
     /// memory takes what it can, and the disk is left to the cut and to QEMU's last flushes.
     func standStill() {
-        flush.withLock { $0 = nil }
+        flushesAhead.store(false, ordering: .releasing)
         queue.hold(limit: Self.heldByteCount / chunkByteCount)
     }
 
@@ -144,14 +153,23 @@ final class CaptureStream: Sendable {
     /// The writer's thread: puts the chunks into the image.
     private func write() -> Result<SetRecord.State, ColdframeError> {
         var state = SetRecord.State(byteCount: 0, checksum: 0)
+        var lastChunks: [Chunk] = []
+        var lastByteCount = 0
         do {
             while let chunk = try queue.takeFull() {
                 try sink.append(chunk.filled)
                 state.checksum = cf_crc32c(state.checksum, chunk.filled.baseAddress, chunk.byteCount)
                 state.byteCount += UInt64(chunk.byteCount)
-                queue.putEmpty(chunk)
-                try flush.withLock { $0 }?()
+                lastChunks.append(chunk)
+                lastByteCount += chunk.byteCount
+                while lastByteCount - lastChunks[0].byteCount >= Self.tailByteCount {
+                    lastByteCount -= lastChunks[0].byteCount
+                    queue.putEmpty(lastChunks.removeFirst())
+                }
+                if flushesAhead.load(ordering: .acquiring) { try flush?() }
             }
+            let tail = Array(lastChunks.map { Array($0.filled) }.joined().suffix(Self.tailByteCount))
+            self.state.withLock { $0.tail = tail }
             return .success(state)
         } catch {
             return .failure(error)

@@ -210,7 +210,13 @@ final class LoadJob: JobDriver {
         _ transaction: Transaction, _ intent: Intent, _ guest: any Guest, because cause: any Error
     ) async throws -> Never {
         let cause = ColdframeError(wrapping: cause)
-        guest.setMemoryLost(true)
+        var unrecorded = ""
+        do {
+            try guest.setMemoryLost(true)
+        } catch {
+            unrecorded =
+                " (before the agent is started again, which would not know it: \(ColdframeError(wrapping: error).message))"
+        }
         do {
             // First, so that no later agent takes what is in memory for the old or the loaded state.
             try await context.record(.lost, intent)
@@ -226,7 +232,7 @@ final class LoadJob: JobDriver {
         throw ColdframeError(
             cause.code,
             "\(cause.message). The disks are as before the load, but the guest's memory is lost and it stays "
-                + "stopped: load a snapshot, or reset it", errno: cause.errno)
+                + "stopped: load a snapshot, or reset it\(unrecorded)", errno: cause.errno)
     }
 
     private func makeStateImage(

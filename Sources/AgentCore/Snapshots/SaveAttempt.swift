@@ -118,7 +118,8 @@ final class SaveAttempt {
             let result = try await capture.finish()
             try await control.checkpoint()
             try FaultPoint.saveAttach.pass()
-            try await attach(state, to: snapshots, writer: writer)
+            let clock = await BlockingPool.shared.run { [guest] in guest.clockNanoseconds(inStateTail: stream.tail) }
+            try await attach(state, to: snapshots, writer: writer, guestClockNanoseconds: clock ?? 0)
             return SaveResult(
                 pauseNanoseconds: result.pauseNanoseconds, stateByteCount: state.byteCount, way: way.rawValue)
         } catch {
@@ -228,7 +229,8 @@ final class SaveAttempt {
     // MARK: The state
 
     private func attach(
-        _ state: SetRecord.State, to snapshots: [SnapshotInfo], writer: any VMStateWriter
+        _ state: SetRecord.State, to snapshots: [SnapshotInfo], writer: any VMStateWriter,
+        guestClockNanoseconds: UInt64
     ) async throws {
         guard let index = devices.nodes.firstIndex(where: { $0 === stateNode }), snapshots.indices.contains(index)
         else {
@@ -237,7 +239,7 @@ final class SaveAttempt {
         let annotation = plan.record(state: state).bytes
         let id = snapshots[index].id
         _ = try await blocking { () throws(ColdframeError) in
-            try writer.attach(toSnapshot: id, annotation: annotation, guestClockNanoseconds: 0)
+            try writer.attach(toSnapshot: id, annotation: annotation, guestClockNanoseconds: guestClockNanoseconds)
         }
         self.writer = nil
     }

@@ -55,6 +55,9 @@ public protocol Guest: AnyObject, Sendable {
     /// Arms a capture: the keeper holds the stream's copy, QEMU is told to migrate. Returns when QEMU has accepted.
     /// On a throw the guest is as before.
     func beginCapture(way: CaptureWay) async throws -> any GuestCapture
+    /// The guest's clock at the moment of a state, in nanoseconds of its running time, found in the last bytes of the state;
+    /// nil if they do not tell.
+    nonisolated func clockNanoseconds(inStateTail tail: [UInt8]) -> UInt64?
     func stop() async throws
     func cont() async throws
     /// Loads a state into this process, whose vCPUs are stopped and whose disks are rewound. On a throw the RAM is lost.
@@ -65,8 +68,9 @@ public protocol Guest: AnyObject, Sendable {
     func interruptedLoad() async throws -> InterruptedLoad
     /// The outcome of the load is on stable storage: the process may forget it. Idempotent, also without a load.
     func concludeLoad() async
-    /// With `true`: the RAM is of no moment, and clients cannot make the guest go on until it is reset or loaded.
-    func setMemoryLost(_ isLost: Bool)
+    /// With `true`: the RAM is of no moment, and clients cannot make the guest go on until it is reset or loaded. A throw
+    /// says that the next agent will not know it; this one does.
+    func setMemoryLost(_ isLost: Bool) throws
     /// It ran before this agent did, perhaps under another one, whose captures have come to an end since.
     var wasTakenOver: Bool { get }
     /// While held, commands of clients that would make the guest go on, or change what it is, are refused.
@@ -95,6 +99,7 @@ public enum InterruptedLoad: Sendable, Equatable {
 
 extension Guest {
     public func prepareCapture(way: CaptureWay, isCancelled: @escaping @Sendable () -> Bool) async {}
+    public nonisolated func clockNanoseconds(inStateTail tail: [UInt8]) -> UInt64? { nil }
 }
 
 /// A guest whose state can be taken while it stands still, and that stands still afterwards as it did before.

@@ -54,6 +54,26 @@ import Testing
         readEnd.close()
     }
 
+    @Test(.timeLimit(.minutes(1)), arguments: [0, 5, 4 << 20, 9 << 20 | 3])
+    func theEndOfTheStreamIsKept(byteCount: Int) async throws {
+        let sink = sink
+        for isFlushed in [false, true] {
+            let (readEnd, writeEnd) = try UnixSocket.pair()
+            let stream =
+                isFlushed
+                ? try CaptureStream(from: readEnd, to: sink, flush: { () throws(ColdframeError) in sink.flush() })
+                : try CaptureStream(from: readEnd, to: sink)
+            try stream.start()
+            var bytes = [UInt8](repeating: 0, count: byteCount)
+            for page in stride(from: 0, to: byteCount, by: 4099) { bytes[page] = UInt8(truncatingIfNeeded: page >> 4) }
+            try bytes.withUnsafeBytes { try writeEnd.writeAll($0) }
+            writeEnd.close()
+            #expect(try await stream.result().get().byteCount == UInt64(byteCount))
+            #expect(stream.tail == bytes.suffix(4 << 20))
+            readEnd.close()
+        }
+    }
+
     @Test(.timeLimit(.minutes(1))) func aStreamAtItsEndIsStoredThoughNobodySaysThatTheGuestRuns() async throws {
         let stream = try CaptureStream(from: readEnd, to: sink)
         try stream.start()
