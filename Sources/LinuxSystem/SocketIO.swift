@@ -60,6 +60,15 @@ extension Descriptor {
         }
     }
 
+    /// `send(2)` of what the socket takes at once, without SIGPIPE: how many bytes that were. 0 as well if it takes none,
+    /// or has an error, which the next call that waits reports.
+    public func sendNow(_ bytes: UnsafeRawBufferPointer) -> Int {
+        let count = try? SystemCall.run("send") {
+            send(raw, bytes.baseAddress, bytes.count, Int32(MSG_DONTWAIT | MSG_NOSIGNAL))
+        }
+        return count ?? 0
+    }
+
     /// `recvmsg(2)` with SCM_RIGHTS. Descriptors come CLOEXEC. If more than `maxDescriptors` came, all are closed and
     /// EMSGSIZE is thrown.
     public func receiveWithDescriptors(

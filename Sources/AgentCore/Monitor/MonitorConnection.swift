@@ -81,7 +81,8 @@ final class MonitorConnection: Sendable {
     }
 
     private func send(encoded: [UInt8]) {
-        guard !outgoing.enqueue(encoded) else { return }
+        // A pipe or terminal cannot be asked without blocking.
+        guard !outgoing.enqueue(encoded, sendNow: { isSocket ? output.sendNow($0) : 0 }) else { return }
         logger.warning(
             "monitor \(monitorID): the client does not read, \(OutgoingQueue.maximumByteCount >> 20) MiB wait; dropped")
         close()

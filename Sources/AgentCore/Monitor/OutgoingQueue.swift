@@ -22,15 +22,23 @@ final class OutgoingQueue: Sendable {
     private let changed = ConditionVariable()
 
     /// False if the client is too far behind; the message is not queued. A closed queue takes and drops everything.
-    func enqueue(_ message: [UInt8]) -> Bool {
+    ///
+    /// Where nothing waits `sendNow` may take the message, or a part of it, without blocking: a client that reads costs no
+    /// change of threads.
+    func enqueue(_ message: [UInt8], sendNow: (UnsafeRawBufferPointer) -> Int) -> Bool {
+        var isSent = false
         let isTaken = state.withLock { state in
             if state.isClosed { return true }
             if state.byteCount > 0, state.byteCount + message.count > Self.maximumByteCount { return false }
-            state.messages.append(message)
-            state.byteCount += message.count
+            let count = state.byteCount == 0 ? message.withUnsafeBytes(sendNow) : 0
+            isSent = count == message.count
+            if !isSent {
+                state.messages.append(count == 0 ? message : Array(message[count...]))
+                state.byteCount += message.count - count
+            }
             return true
         }
-        changed.broadcast()
+        if !isSent { changed.broadcast() }
         return isTaken
     }
 
