@@ -8,7 +8,7 @@ import Synchronization
 /// reserved it, and others wait for him. Requests go to `source` and `target` behind their gates: callers have passed one.
 public final class BlockCopy: Sendable {
     /// Bytes of one step, but a cluster at least.
-    private static let stepByteCount = 1 << 20
+    private static let stepByteCount = 256 << 10
     public static let smallestClusterByteCount: UInt32 = 65536
 
     private struct State {
