@@ -14,10 +14,14 @@ func schemaTarget(_ name: String, _ dependencies: [Target.Dependency], path: Str
         plugins: [.plugin(name: "QAPIGenPlugin")])
 }
 
-/// A module of the agent and its tests: one folder with code, schema, tests and a page.
+/// A module of the agent and its tests: one folder with code, schema, tests and a page. Guest filesystems have no options,
+/// hence no schema.
 func module(_ name: String, path: String, _ dependencies: [Target.Dependency] = []) -> [Target] {
-    [
-        schemaTarget(name, ["ColdframeKit", "QAPI", "LinuxSystem"] + dependencies, path: path),
+    let own: [Target.Dependency] = ["ColdframeKit", "QAPI", "LinuxSystem"] + dependencies
+    return [
+        path.hasPrefix("Plugins/GuestFilesystems")
+            ? .target(name: name, dependencies: own, path: path, exclude: ["Tests", "README.md"])
+            : schemaTarget(name, own, path: path),
         .testTarget(
             name: name + "Tests",
             dependencies: [.byName(name: name), "ColdframeKit", "ConformanceKit"] + dependencies
@@ -45,14 +49,16 @@ let modules: [(name: String, path: String, dependencies: [Target.Dependency])] =
     ("VmdkFormat", "Plugins/Formats/Vmdk", ["CZlib", "QMPWire"]),
     ("CopyBeforeWriteFilter", "Plugins/Filters/CopyBeforeWrite", ["BlockCopying"]),
     ("SnapshotFilter", "Plugins/Filters/Snapshot", []),
+    ("FatFilesystem", "Plugins/GuestFilesystems/Fat", []),
+    ("DirectoryStore", "Plugins/VMStateStores/Directory", ["CChecksum"]),
     ("NBDExport", "Plugins/Exports/NBD", []),
     ("SnapshotTreeExport", "Plugins/Exports/SnapshotTree", ["CFuse3"]),
     ("QEMUGuest", "Plugins/Guests/QEMU", ["QMPWire", "QMPClient", "KeeperWire"]),
 ]
 
 /// Those that open images, which `coldframe image` has as well as the agent.
-let blockModules: [Target.Dependency] = modules.filter {
-    !$0.path.hasPrefix("Plugins/Exports") && !$0.path.hasPrefix("Plugins/Guests")
+let blockModules: [Target.Dependency] = modules.filter { module in
+    !["Exports", "Guests", "VMStateStores"].contains { module.path.hasPrefix("Plugins/\($0)/") }
 }.map { .byName(name: $0.name) }
 
 let package = Package(
@@ -124,6 +130,7 @@ let package = Package(
         .testTarget(
             name: "AgentCoreTests",
             dependencies: ["AgentCore", "ConformanceKit", "FileProtocol", "Qcow2Format"]),
+        .testTarget(name: "ImageToolsTests", dependencies: ["ImageTools", "ConformanceKit"]),
         .testTarget(name: "ColdframedTests", dependencies: ["coldframed"]),
         .testTarget(
             name: "ConformanceTests", dependencies: ["coldframed", "AgentCore", "ConformanceKit"],

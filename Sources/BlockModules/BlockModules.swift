@@ -1,5 +1,6 @@
 import ColdframeKit
 import CopyBeforeWriteFilter
+import FatFilesystem
 import FileProtocol
 import Qcow2Format
 import RawFormat
@@ -9,7 +10,7 @@ import VdiFormat
 import VmdkFormat
 import VpcFormat
 
-/// The modules that open images: for the agent and for programs that work on images without one.
+/// The modules that open images, and read the filesystems in them: for the agent and for programs that work on images without one.
 public enum BlockModules {
     public static let all: [Module] = [
         FileProtocolModule.module,
@@ -21,5 +22,6 @@ public enum BlockModules {
         VmdkFormatModule.module,
         CopyBeforeWriteModule.module,
         SnapshotModule.module,
+        FatFilesystemModule.module,
     ]
 }

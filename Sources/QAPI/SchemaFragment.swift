@@ -65,4 +65,8 @@ public struct SchemaFragment: Sendable {
         self.events = events
         self.introspection = introspection
     }
+
+    /// That of a module that nothing on the wire names.
+    public static let empty = SchemaFragment(
+        name: "", openUnions: [], openValues: [], branches: [], commands: [], events: [], introspection: "[]")
 }

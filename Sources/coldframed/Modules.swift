@@ -1,5 +1,6 @@
 import BlockModules
 import ColdframeKit
+import DirectoryStore
 import NBDExport
 import QEMUGuest
 import SnapshotTreeExport
@@ -11,5 +12,6 @@ enum Modules {
             NBDExportModule.module,
             SnapshotTreeModule.module,
             QEMUGuestModule.module,
+            DirectoryStoreModule.module,
         ]
 }

@@ -134,7 +134,7 @@ public struct FuzzCampaign: Sendable {
         return bearer.snapshots.prefix(8).compactMap { try? bearer.openSnapshot(id: $0.id) }
     }
 
-    private static func residentByteCount() throws -> Int {
+    static func residentByteCount() throws -> Int {
         let words = String(decoding: try Files.readAll("/proc/self/statm"), as: UTF8.self).split(separator: " ")
         return (Int(words[1]) ?? 0) * 4096
     }

@@ -9,6 +9,7 @@ venv_directory=$build_directory/venv
 build_packages=(git libfuse3-dev zlib1g-dev libzstd-dev libtomlplusplus-dev pkg-config binutils g++)
 demo_packages=(qemu-system-x86 qemu-utils fuse3)
 test_packages=("${demo_packages[@]}" libnbd-bin linux-image-cloud-amd64 busybox-static e2fsprogs python3-venv fio cpio kmod xfsprogs
+    dosfstools mtools fdisk
     systemd systemd-container)
 
 # One line that says what is wrong, and the end.

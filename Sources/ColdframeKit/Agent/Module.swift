@@ -4,21 +4,24 @@ import QAPI
 public struct Module: Sendable {
     /// The folder's name, for logs and errors.
     public var name: String
-    /// Branches, commands and introspection generated from the module's schema files.
+    /// Branches, commands and introspection generated from the module's schema files; empty for a module that has no options.
     public var schema: SchemaFragment
     public var blockDrivers: [any BlockDriverFactory]
     public var blockExports: [any BlockExportFactory]
     public var snapshotExports: [any SnapshotExportFactory]
     public var guests: [any GuestFactory]
+    public var vmStateStores: [any VMStateStoreFactory]
+    public var guestFilesystems: [any GuestFilesystemFactory]
     public var diskServer: (any DiskServerFactory)?
     /// Registers the module's commands (those of its own schema) with the agent.
     public var registerCommands:
         @Sendable @AgentActor (_ registry: any CommandRegistry, _ services: any AgentServices) -> Void
 
     public init(
-        name: String, schema: SchemaFragment, blockDrivers: [any BlockDriverFactory] = [],
+        name: String, schema: SchemaFragment = .empty, blockDrivers: [any BlockDriverFactory] = [],
         blockExports: [any BlockExportFactory] = [], snapshotExports: [any SnapshotExportFactory] = [],
-        guests: [any GuestFactory] = [], diskServer: (any DiskServerFactory)? = nil,
+        guests: [any GuestFactory] = [], vmStateStores: [any VMStateStoreFactory] = [],
+        guestFilesystems: [any GuestFilesystemFactory] = [], diskServer: (any DiskServerFactory)? = nil,
         registerCommands: @escaping @Sendable @AgentActor (any CommandRegistry, any AgentServices) -> Void = { _, _ in }
     ) {
         self.name = name
@@ -27,6 +30,8 @@ public struct Module: Sendable {
         self.blockExports = blockExports
         self.snapshotExports = snapshotExports
         self.guests = guests
+        self.vmStateStores = vmStateStores
+        self.guestFilesystems = guestFilesystems
         self.diskServer = diskServer
         self.registerCommands = registerCommands
     }

@@ -30,7 +30,7 @@ struct ImageConvert: ImageVerb {
         let images = try ImageOpening(opening, paths: [source])
         let targets = try ImageOpening(opening, paths: [target])
         let opened = try await images.open(source, format: format)
-        let disk = try Self.disk(opened, snapshot)
+        let disk = try images.disk(of: opened, snapshot: snapshot)
         // The source holds its lock: a target that is the same file is refused before it is cut.
         try await ImageCreation.make(
             target, format: outputFormat, ImageCreation.options(options), byteCount: (disk.byteCount + 511) & ~511,
@@ -51,15 +51,5 @@ struct ImageConvert: ImageVerb {
         if json { Terminal.write(json: try await targets.workshop.information(of: new)) }
         try await targets.workshop.close()
         try await images.workshop.close()
-    }
-
-    @AgentActor
-    private static func disk(_ node: BlockNode, _ snapshot: String?) throws -> BlockNode {
-        guard let snapshot else { return node }
-        guard let bearer = node.driver as? any SnapshotBearing,
-            let info = bearer.snapshots.first(where: { $0.name == snapshot })
-                ?? bearer.snapshots.first(where: { $0.id == snapshot })
-        else { throw CommandFailure("Image '\(node.driver.displayFilename)' has no snapshot '\(snapshot)'") }
-        return BlockNode(name: "snapshot", driver: try bearer.openSnapshot(id: info.id))
     }
 }

@@ -63,6 +63,16 @@ struct ImageOpening {
         return found?.driverName ?? "raw"
     }
 
+    /// The disk itself, or one of its internal snapshots by tag or id.
+    func disk(of node: BlockNode, snapshot: String?) throws -> BlockNode {
+        guard let snapshot else { return node }
+        guard let bearer = node.driver as? any SnapshotBearing,
+            let info = bearer.snapshots.first(where: { $0.name == snapshot })
+                ?? bearer.snapshots.first(where: { $0.id == snapshot })
+        else { throw CommandFailure("Image '\(node.driver.displayFilename)' has no snapshot '\(snapshot)'") }
+        return BlockNode(name: "snapshot", driver: try bearer.openSnapshot(id: info.id))
+    }
+
     /// The images of a chain, top first, each opened without the one that it is backed by. The chain has been opened as a
     /// whole before, so that every name in it has passed the gate.
     func layers(_ path: String, format: String?) async throws -> [BlockNode] {
