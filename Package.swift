@@ -41,12 +41,14 @@ let fuzzedSettings: [SwiftSetting] =
 
 let modules: [(name: String, path: String, dependencies: [Target.Dependency])] = [
     ("FileProtocol", "Plugins/Protocols/File", []),
+    ("NullProtocol", "Plugins/Protocols/Null", ["QMPWire"]),
     ("RawFormat", "Plugins/Formats/Raw", []),
     ("Qcow2Format", "Plugins/Formats/Qcow2", ["CChecksum", "CZlib", "CZstd"]),
     ("RawSidecarFormat", "Plugins/Formats/RawSidecar", ["CChecksum", "QMPWire"]),
     ("VdiFormat", "Plugins/Formats/Vdi", []),
     ("VpcFormat", "Plugins/Formats/Vpc", []),
     ("VmdkFormat", "Plugins/Formats/Vmdk", ["CZlib", "QMPWire"]),
+    ("CompressFilter", "Plugins/Filters/Compress", ["BlockCopying"]),
     ("CopyBeforeWriteFilter", "Plugins/Filters/CopyBeforeWrite", ["BlockCopying"]),
     ("SnapshotFilter", "Plugins/Filters/Snapshot", []),
     ("FatFilesystem", "Plugins/GuestFilesystems/Fat", []),

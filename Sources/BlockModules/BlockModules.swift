@@ -1,7 +1,9 @@
 import ColdframeKit
+import CompressFilter
 import CopyBeforeWriteFilter
 import FatFilesystem
 import FileProtocol
+import NullProtocol
 import Qcow2Format
 import RawFormat
 import RawSidecarFormat
@@ -14,12 +16,14 @@ import VpcFormat
 public enum BlockModules {
     public static let all: [Module] = [
         FileProtocolModule.module,
+        NullProtocolModule.module,
         RawFormatModule.module,
         Qcow2FormatModule.module,
         RawSidecarFormatModule.module,
         VdiFormatModule.module,
         VpcFormatModule.module,
         VmdkFormatModule.module,
+        CompressModule.module,
         CopyBeforeWriteModule.module,
         SnapshotModule.module,
         FatFilesystemModule.module,

@@ -51,7 +51,14 @@ public enum SystemThread {
     /// Blocks the thread (`nanosleep(2)`).
     public static func sleep(milliseconds: Int) {
         guard milliseconds > 0 else { return }
-        var rest = timespec(tv_sec: milliseconds / 1000, tv_nsec: milliseconds % 1000 * 1_000_000)
+        sleep(nanoseconds: UInt64(milliseconds) * 1_000_000)
+    }
+
+    /// Blocks the thread (`nanosleep(2)`); signals do not shorten it.
+    public static func sleep(nanoseconds: UInt64) {
+        guard nanoseconds > 0 else { return }
+        var rest = timespec(
+            tv_sec: Int(nanoseconds / 1_000_000_000), tv_nsec: Int(nanoseconds % 1_000_000_000))
         while true {
             var left = timespec()
             if nanosleep(&rest, &left) == 0 || errno != EINTR { return }

@@ -34,8 +34,10 @@ struct FilterUnderTest: DriverUnderTest {
         var members: JSONObject = ["driver": .string(name), "discard": "unmap"]
         for node in nodeNames { members[node] = .string(node) }
         let options = try BlockdevOptions(QAPIInput(.object(members)))
+        // Some ask for a format below that can compress.
+        let disks = nodes.mapValues { BlockNode(name: $0.name, driver: CompressibleDriver($0.driver)) }
         return try waitFor { @AgentActor in
-            try await factory.open(options, context: StandInGraph(nodes, isReadOnly: isReadOnly))
+            try await factory.open(options, context: StandInGraph(disks, isReadOnly: isReadOnly))
         }
     }
 }
