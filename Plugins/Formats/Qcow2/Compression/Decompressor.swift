@@ -73,7 +73,9 @@ final class Decompressor: Sendable {
         // The last sector of a file may be short.
         try file.readData(into: packed, at: HostOffset(range.offset))
         guard compression.decompress(UnsafeRawBufferPointer(packed), into: plain) else {
-            throw ColdframeError(.corrupt, "Compressed cluster at offset \(range.offset) can't be decompressed")
+            // The guest's data, not the image's bookkeeping: a write that was not flushed leaves this after a power loss.
+            throw ColdframeError(
+                .io, "Compressed cluster at offset \(range.offset) can't be decompressed", errno: Errno.io)
         }
     }
 }

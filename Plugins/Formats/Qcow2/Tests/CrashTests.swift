@@ -91,7 +91,7 @@ import Testing
         }
     }
 
-    /// Whatever it holds, it can be read; but a compressed cluster whose data was not flushed need not be one.
+    /// Whatever it holds, it can be read; but a compressed cluster whose data was not flushed need not be one (`CompressedCrashTests`).
     private func readAll(_ disk: any BlockDriver, _ scenario: CrashScenario) throws {
         for offset in stride(from: 0, to: Int(disk.byteCount), by: 4096) {
             do {
