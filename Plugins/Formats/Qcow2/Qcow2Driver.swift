@@ -24,6 +24,8 @@ public final class Qcow2Driver: BlockDriver, Backed {
     private let takesDiscards: Bool
     private let diskByteCount: Atomic<UInt64>
     let hasStateWriter = Atomic<Bool>(false)
+    /// From then on the image may be another than this driver knows.
+    private let isClosed = Atomic<Bool>(false)
 
     /// What may be set when an image is opened.
     public struct Options: Sendable {
@@ -87,7 +89,9 @@ public final class Qcow2Driver: BlockDriver, Backed {
     }
 
     public var byteCount: UInt64 { diskByteCount.load(ordering: .acquiring) }
-    public var isReadOnly: Bool { isOpenReadOnly || corruption.forbidsChanges }
+    public var isReadOnly: Bool {
+        isOpenReadOnly || corruption.forbidsChanges || isClosed.load(ordering: .acquiring)
+    }
     public var displayFilename: String { file.node.driver.displayFilename }
 
     // MARK: Requests
@@ -112,6 +116,9 @@ public final class Qcow2Driver: BlockDriver, Backed {
     ) throws(ColdframeError) {
         guard !corruption.forbidsChanges else {
             throw ColdframeError(.permission, "Image '\(displayFilename)' is marked corrupt and takes no changes")
+        }
+        guard !isClosed.load(ordering: .acquiring) else {
+            throw ColdframeError(.io, "Image '\(displayFilename)' has been closed and takes no changes")
         }
         let epoch = store.epochs.enter()
         do throws(ColdframeError) {
@@ -149,7 +156,7 @@ public final class Qcow2Driver: BlockDriver, Backed {
     }
 
     public func flush() throws(ColdframeError) {
-        if isOpenReadOnly { return }
+        if isOpenReadOnly || isClosed.load(ordering: .acquiring) { return }
         try store.flush()
     }
 
@@ -158,7 +165,7 @@ public final class Qcow2Driver: BlockDriver, Backed {
     }
 
     public func close() throws(ColdframeError) {
-        if isOpenReadOnly { return }
+        if isOpenReadOnly || isClosed.exchange(true, ordering: .acquiringAndReleasing) { return }
         // Refcounts of a damaged image are left as they are: what they say is not to be built upon.
         if corruption.forbidsChanges { return try store.flush() }
         writer.compressedSpace.settle()

@@ -221,11 +221,12 @@ public final class Graph {
     }
 
     /// Flushes a node's image and has it as a close would leave it; another driver takes its place.
-    func settle(_ node: GraphNode) async throws {
+    /// With `isNoted` an agent that is killed meanwhile leaves word that it had the image open.
+    func settle(_ node: GraphNode, isNoted: Bool = false) async throws {
         guard !node.block.isReadOnly else { return }
         try await Self.storeBitmaps(of: node)
         try await Self.close(node.block.driver)
-        if let image = node.fileIdentity { await openImages?.closed(image) }
+        if !isNoted, let image = node.fileIdentity { await openImages?.closed(image) }
     }
 
     /// The other driver is there: the bitmaps that it has stored are those that the node has.

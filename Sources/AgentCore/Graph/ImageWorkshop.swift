@@ -47,6 +47,14 @@ public final class ImageWorkshop {
             BlockdevCreateOptions(QAPIInput(.object(options))))
     }
 
+    /// `x-blockdev-amend` of an open image; the node shows what it has become.
+    public func amend(
+        _ node: BlockNode, _ options: JSONObject, progress: @escaping AmendProgress
+    ) async throws {
+        try await graph.amend(
+            graph.find(deviceOrNode: node.name), BlockdevAmendOptions(QAPIInput(.object(options))), progress: progress)
+    }
+
     /// What can check images of a format; an error if nothing can.
     public func checker(of format: String) throws -> any ImageChecking {
         guard let checker = try graph.factory(for: format) as? any ImageChecking else {

@@ -13,6 +13,9 @@ final class Reopening {
         var options: BlockdevOptions
         /// nil leaves the backing image as it is.
         var backing: Backing?
+        /// Done on a thread that may block while no driver has the format's image open, which is writable. What it throws is
+        /// thrown once the image is open again.
+        var between: (@Sendable () throws(ColdframeError) -> Void)?
         enum Backing {
             case none
             case node(GraphNode)
@@ -27,6 +30,8 @@ final class Reopening {
 
     private let graph: Graph
     private var done: [Undo] = []
+    /// Nodes whose driver has been closed, and not replaced yet: it must not write what it still knows.
+    private var settled: [GraphNode] = []
 
     init(graph: Graph) { self.graph = graph }
 
@@ -48,7 +53,7 @@ final class Reopening {
         case .node(let backing)?: try graph.setBacking(of: node, to: backing)
         case nil: break
         }
-        try await reopen(node, change.options)
+        try await reopen(node, change.options, between: change.between)
     }
 
     private func goBack(because cause: any Error) async throws -> Never {
@@ -72,7 +77,9 @@ final class Reopening {
 
     // MARK: One node
 
-    private func reopen(_ node: GraphNode, _ options: BlockdevOptions) async throws {
+    private func reopen(
+        _ node: GraphNode, _ options: BlockdevOptions, between: (@Sendable () throws(ColdframeError) -> Void)? = nil
+    ) async throws {
         let isReadOnly = options.readOnly ?? false
         if isReadOnly, !node.block.isReadOnly, node.uses.contains(where: { $0.permissions.contains(.write) }) {
             throw ColdframeError(
@@ -87,17 +94,24 @@ final class Reopening {
             return
         }
         let factory = try graph.factory(for: options.driver)
-        try await graph.settle(node)
+        if !settled.contains(where: { $0 === node }) { try await graph.settle(node, isNoted: between != nil) }
+        settled.append(node)
+        var failure: (any Error)?
+        if let between {
+            do throws(ColdframeError) { try await blocking(between) } catch { failure = error }
+        }
         // Writable before the format that writes to it, read-only behind it.
         if !isReadOnly { try await switchChildren(of: node, isReadOnly: false) }
         let driver = try await factory.open(options, context: ReopenContext(node, options, graph: graph))
         let body = NodeBody(node.body, driver: driver, request: try Graph.requestOptions(options))
         for use in node.uses { use.handle?.retarget(to: body) }
         node.block.retarget(to: body)
+        settled.removeAll { $0 === node }
         node.options = options
         node.hasChanged = true
         try await graph.takeUp(node)
         if isReadOnly { try await switchChildren(of: node, isReadOnly: true) }
+        if let failure { throw failure }
     }
 
     /// Children that were defined inside the node are as writable as it is.

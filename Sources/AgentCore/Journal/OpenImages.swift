@@ -37,7 +37,7 @@ final class OpenImages {
                 return nil
             }
             marked.insert(image)
-            if let freed {
+            if let freed, freed > 0 {
                 logger.notice("\(freed) bytes of '\(image.path)', leaked by an earlier agent, are free again")
             }
         } catch {

@@ -3,14 +3,14 @@ import ArgumentParser
 /// `coldframe image VERB`: work on images that no agent has open.
 struct Image: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Check, describe, make, convert and compare disk images, and read the files in them.",
+        abstract: "Check, describe, make, convert, compare and amend disk images, and read the files in them.",
         discussion: """
             Works on files, without an agent; an image that an agent or a VMM has open is refused. With --json the \
             output has the shape of qemu-img's.
             """,
         subcommands: [
             ImageCheck.self, ImageInfo.self, ImageMapCommand.self, ImageCreate.self, ImageConvert.self,
-            ImageCompare.self, ImageFiles.self,
+            ImageCompare.self, ImageAmend.self, ImageFiles.self,
         ])
 }
 

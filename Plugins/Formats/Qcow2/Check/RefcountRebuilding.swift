@@ -13,15 +13,24 @@ struct RefcountRebuilding {
     private var search: UInt64 = 1
     private var end: UInt64
 
-    init(_ check: ImageCheck) {
+    /// `refcountOrder` is the width that the new refcounts have, as a power of two; by default that of the image.
+    init(_ check: ImageCheck, refcountOrder: Int? = nil) {
         file = check.file
-        geometry = check.geometry
+        geometry = check.geometry.with(refcountOrder: refcountOrder ?? check.geometry.refcountOrder)
         counts = check.counts
         end = counts.clusterCount
     }
 
     /// Writes the refcounts and switches to them. `change` is made to the header in the same step.
     mutating func run(_ header: Header, _ change: (inout Header) -> Void) throws(ColdframeError) {
+        var new = try write(header)
+        change(&new)
+        try file.write(new.encodedFixedFields, at: HostOffset(0))
+        try file.flush()
+    }
+
+    /// Writes the refcounts, durably, and returns the header that switches to them.
+    mutating func write(_ header: Header) throws(ColdframeError) -> Header {
         releaseOld(header)
         try place()
         try file.ensureByteCount(end << UInt64(geometry.clusterBits))
@@ -35,9 +44,8 @@ struct RefcountRebuilding {
         var new = header
         new.refcountTableOffset = geometry.hostOffset(ofCluster: table.first)
         new.refcountTableClusterCount = UInt32(table.count)
-        change(&new)
-        try file.write(new.encodedFixedFields, at: HostOffset(0))
-        try file.flush()
+        new.refcountOrder = UInt32(geometry.refcountOrder)
+        return new
     }
 
     /// The structures that go lose their references, and keep their clusters until they are gone.
@@ -113,7 +121,7 @@ struct RefcountRebuilding {
             guard count <= geometry.refcountMaximum else {
                 throw ColdframeError(
                     .unsupported,
-                    "Cluster \(first + UInt64(entry)) has \(count) references, more than refcounts of this image can hold"
+                    "Cluster \(first + UInt64(entry)) has \(count) references, more than refcounts of \(1 << geometry.refcountOrder) bits can hold"
                 )
             }
             if count != 0 { block[entry] = count }

@@ -40,7 +40,7 @@ extension DiskWriter {
     }
 
     /// Lists clusters under one slice as being allocated by this thread, when its L2 table may be written.
-    private func listInFlight(_ wanted: ClusterRun) throws(ColdframeError) {
+    func listInFlight(_ wanted: ClusterRun) throws(ColdframeError) {
         while true {
             let step = try map.withSlice(GuestOffset(wanted.first << UInt64(geometry.clusterBits))) {
                 (state, slice) throws(ColdframeError) -> TableStep? in

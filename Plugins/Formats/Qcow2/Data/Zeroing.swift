@@ -5,6 +5,8 @@ extension DiskWriter {
     private enum Purpose: Sendable {
         case zero(mayUnmap: Bool)
         case discard
+        /// Nothing at all, under which no backing file lies.
+        case empty
     }
 
     private enum Step: Sendable {
@@ -50,6 +52,12 @@ extension DiskWriter {
             try zeroRawData(start..<min(whole.end << UInt64(geometry.clusterBits), diskByteCount), mayUnmap: true)
         }
         try change(whole, .discard)
+    }
+
+    /// Takes the entries of clusters away under which no backing file lies: they read as zeros by themselves.
+    func empty(_ clusters: ClusterRun) throws(ColdframeError) {
+        try prepare()
+        try change(clusters, .empty)
     }
 
     /// The clusters that lie within the range; a last cluster that the disk ends in counts as whole.
@@ -186,6 +194,7 @@ extension DiskWriter {
                 host: HostOffset(offset), isCopied: true, allocated: geometry.allSubclusters, zero: 0
             ).entry(geometry)
         }
+        if case .empty = purpose { return .empty }
         var status = try ClusterStatus(old, geometry)
         // Nothing there: an empty entry is enough where nothing shows through it.
         if status.host == nil, status.compressed == nil, !reader.hasBacking(at: offset) { return old }

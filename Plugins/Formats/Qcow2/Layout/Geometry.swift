@@ -28,6 +28,13 @@ struct Geometry: Sendable, Equatable {
 
     static let clusterBitsRange = 9...21
 
+    /// The same with refcounts of another width.
+    func with(refcountOrder: Int) -> Geometry {
+        Geometry(
+            clusterBits: clusterBits, refcountOrder: refcountOrder, hasExtendedL2: hasExtendedL2, version: version,
+            hasExternalData: hasExternalData)
+    }
+
     var clusterByteCount: UInt64 { 1 << UInt64(clusterBits) }
     var clusterMask: UInt64 { clusterByteCount - 1 }
     var l2EntryByteCount: Int { hasExtendedL2 ? 16 : 8 }

@@ -37,6 +37,8 @@ struct Header: Sendable, Equatable {
     static let magic: UInt32 = 0x5146_49FB
     static let version2ByteCount = 72
     static let version3ByteCount = 104
+    /// What a header has that we write, of version 3.
+    static let newByteCount: UInt32 = 112
     /// The first field that `encodedFixedFields` leaves alone.
     static let compressionTypeOffset = 104
     static let lazyRefcountsFeature: UInt64 = 1
@@ -116,7 +118,7 @@ struct Header: Sendable, Equatable {
         snapshotCount = 0
         snapshotTableOffset = HostOffset(0)
         refcountOrder = UInt32(geometry.refcountOrder)
-        headerByteCount = version >= 3 ? 112 : 72
+        headerByteCount = version >= 3 ? Self.newByteCount : 72
     }
 
     /// The fields of the version's fixed part, to be written at offset 0.

@@ -22,29 +22,36 @@ struct HeaderCluster: Sendable {
         }
     }
 
-    /// The bytes, without the zeros behind. Sets the header's fields on where the name lies. `later` are the header's
-    /// bytes behind the fields that we know, kept as they are.
+    /// The bytes, without the zeros behind, the name behind the extensions. Sets the header's fields on where the name lies.
+    /// `later` are the header's bytes behind the fields that we know, kept as they are.
     mutating func encode(later: ArraySlice<UInt8> = []) throws(ColdframeError) -> [UInt8] {
-        let name = Array((backingFilename ?? "").utf8)
-        guard name.count <= Limits.backingNameByteCount else {
+        let bytes = try encodeHead(later: later, nameOffset: headByteCount) + nameBytes
+        guard bytes.count <= clusterByteCount else {
+            throw ColdframeError(
+                .invalidArgument, "Header and file names do not fit into a cluster of \(clusterByteCount) bytes")
+        }
+        return bytes
+    }
+
+    /// Fields and extensions, for a name that lies at `nameOffset`. Sets the header's fields on it.
+    mutating func encodeHead(later: ArraySlice<UInt8>, nameOffset: Int) throws(ColdframeError) -> [UInt8] {
+        let nameByteCount = nameBytes.count
+        guard nameByteCount <= Limits.backingNameByteCount else {
             throw ColdframeError(.invalidArgument, "Backing file name too long")
         }
-        let encoded = extensions.encoded
-        header.backingNameByteCount = UInt32(name.count)
-        header.backingNameOffset = name.isEmpty ? 0 : UInt64(Int(header.headerByteCount) + encoded.count)
+        header.backingNameByteCount = UInt32(nameByteCount)
+        header.backingNameOffset = nameByteCount == 0 ? 0 : UInt64(nameOffset)
         var bytes = header.encodedFixedFields
         bytes.append(contentsOf: repeatElement(0, count: Int(header.headerByteCount) - bytes.count))
         if header.headerByteCount > Header.compressionTypeOffset {
             bytes[Header.compressionTypeOffset] = header.compressionType
         }
         for (index, byte) in zip(later.indices, later) where index < Int(header.headerByteCount) { bytes[index] = byte }
-        bytes.append(contentsOf: encoded)
-        bytes.append(contentsOf: name)
-        guard UInt64(bytes.count) <= header.geometry.clusterByteCount else {
-            throw ColdframeError(
-                .invalidArgument,
-                "Header and file names do not fit into a cluster of \(header.geometry.clusterByteCount) bytes")
-        }
-        return bytes
+        return bytes + extensions.encoded
     }
+
+    /// What fields and extensions take.
+    var headByteCount: Int { Int(header.headerByteCount) + extensions.encoded.count }
+    var nameBytes: [UInt8] { Array((backingFilename ?? "").utf8) }
+    private var clusterByteCount: Int { Int(header.geometry.clusterByteCount) }
 }

@@ -73,7 +73,7 @@ struct HeaderExtensions: Sendable, Equatable {
             raw.append(Extension(kind: Kind.externalDataFilename, data: Array(externalDataFilename.utf8)))
         }
         if version >= 3, clusterByteCount >= 4096 {
-            raw.append(Extension(kind: Kind.featureNames, data: Self.encodedFeatureNames))
+            setFeatureNames(true)
         }
     }
 
@@ -151,6 +151,19 @@ struct HeaderExtensions: Sendable, Equatable {
         self.bitmaps = bitmaps
         raw.removeAll { $0.kind == Kind.bitmaps }
         if let bitmaps { raw.insert(Extension(kind: Kind.bitmaps, data: bitmaps.encoded), at: 0) }
+    }
+
+    /// nil takes it out: whoever opens the image says where its data is.
+    mutating func setExternalDataFilename(_ name: String?) {
+        externalDataFilename = name
+        raw.removeAll { $0.kind == Kind.externalDataFilename }
+        if let name { raw.append(Extension(kind: Kind.externalDataFilename, data: Array(name.utf8))) }
+    }
+
+    /// The names of features, which are only there to be shown, in full or not at all.
+    mutating func setFeatureNames(_ areThere: Bool) {
+        raw.removeAll { $0.kind == Kind.featureNames }
+        if areThere { raw.append(Extension(kind: Kind.featureNames, data: Self.encodedFeatureNames)) }
     }
 
     // MARK: As bytes
