@@ -60,8 +60,8 @@ final class Session {
     /// The nodes a user named, or else the guest's disks, or else all nodes that can bear snapshots.
     func devices(_ list: String?) throws -> [String] {
         if let list { return list.split(separator: ",").map(String.init) }
-        if let guest = try? execute("query-guest"), let disks = guest["disks"]?.arrayValue, !disks.isEmpty {
-            return disks.compactMap(\.stringValue)
+        if let guest = try? execute("query-guest"), let nodes = guest["nodes"]?.arrayValue, !nodes.isEmpty {
+            return nodes.compactMap(\.stringValue)
         }
         let nodes = try execute("query-named-block-nodes").arrayValue ?? []
         let names = nodes.filter { $0["drv"]?.stringValue == "qcow2" && $0["ro"]?.boolValue == false }

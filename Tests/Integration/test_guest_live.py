@@ -15,36 +15,6 @@ SAVES = int(os.environ.get("COLDFRAME_SAVES", "10"))
 LONGEST_PAUSE_NS = 20_000_000
 
 
-def records_of(console):
-    return [writer["acked"] for writer in console.report()["writers"]]
-
-
-def let_it_write(console, records=20, timeout=60):
-    goal = [acked + records for acked in records_of(console)]
-    deadline = time.monotonic() + timeout
-    while any(acked < least for acked, least in zip(records_of(console), goal)):
-        assert time.monotonic() < deadline, "the guest's writers stand still"
-        time.sleep(0.05)
-
-
-def save_load_check(guest, tag, mode, directory):
-    """One round; returns the result of the save."""
-    let_it_write(guest.console)
-    before = guest.console.report()
-    saved = guest.save(tag, mode=mode)
-    after = guest.console.report()
-    let_it_write(guest.console)
-    guest.execute("stop")
-    guest.load(tag)
-    assert guest.execute("query-status")["running"] is False
-    numbers = read_page(guest, before["physical"], directory)
-    assert before["counter"] <= numbers.counter <= after["counter"], "the state is not of the time of the save"
-    consistency.check_snapshot(numbers, guest.images, tag, directory)
-    guest.execute("cont")
-    consistency.check_going_on(guest.console)
-    return saved
-
-
 @pytest.mark.parametrize("qemu, modes", [(QEMU, ["live", "paused", "auto"]), (NEWER_QEMU, ["precopy", "live"])],
                          ids=["qemu", "newer-qemu"])
 def test_saves_in_each_way_are_of_one_moment(directory, chance, qemu, modes):
@@ -52,7 +22,7 @@ def test_saves_in_each_way_are_of_one_moment(directory, chance, qemu, modes):
         for number in range((SAVES + 1) // 2):
             mode, tag = modes[number % len(modes)], f"t{number}"
             time.sleep(chance.uniform(0, 0.5))
-            saved = save_load_check(guest, tag, mode, directory)
+            saved = consistency.save_load_check(guest, tag, mode, directory)
             print(f"save {number + 1}: {mode} went {saved['way']}, pause {saved['pause-ns'] / 1e6:.1f} ms")
             assert mode in (saved["way"], "auto")
             guest.delete(tag)
@@ -173,7 +143,7 @@ def test_the_monitor_answers_during_a_save(guest):
 
 def test_an_earlier_snapshot_survives_a_later_one(guest, directory):
     guest.save("one", mode="live")
-    let_it_write(guest.console)
+    consistency.let_it_write(guest.console)
     guest.save("two", mode="live")
     guest.delete("two")
     physical = guest.console.report()["physical"]

@@ -30,7 +30,7 @@ struct Attachment {
         let list = try await monitor.execute("query-named-block-nodes", ["flat": true]).arrayValue ?? []
         var problems: [String] = []
         for disk in resources.disks {
-            let name = disk.nodeName
+            let name = disk.name
             guard let node = list.first(where: { $0["node-name"]?.stringValue == name }) else {
                 problems.append("QEMU has no node '\(name)'")
                 continue

@@ -6,7 +6,8 @@ import QMPWire
 /// What `guest-add` asks for, checked as far as it can be without doing any of it.
 struct GuestRequest: Sendable {
     let id: String
-    let disks: [String]
+    /// With the nodes that serve them, as asked for, or as they are when another process takes this one's place.
+    private(set) var disks: [GuestDisk]
     let log: String?
     /// The user's words for a guest that we start; empty for one that is attached.
     let command: [String]
@@ -33,6 +34,12 @@ struct GuestRequest: Sendable {
         return request
     }
 
+    func onNodes(of disks: [GuestDisk]) -> GuestRequest {
+        var request = self
+        request.disks = disks
+        return request
+    }
+
     var freeSlot: Int { 1 - slot }
     /// The same guest in each place where it may be.
     var slots: [GuestRequest] { isAttached ? [self] : [inSlot(0), inSlot(1)] }
@@ -56,7 +63,16 @@ struct GuestRequest: Sendable {
             )
         }
         id = options.id ?? "guest0"
-        disks = own.disks ?? []
+        disks = (own.disks ?? []).map { disk in
+            switch disk {
+            case .node(let name): GuestDisk(name: name, nodeName: name)
+            case .disk(let disk): disk
+            }
+        }
+        var names: Set<String> = []
+        for disk in disks where !names.insert(disk.name).inserted {
+            throw ColdframeError(.invalidArgument, "Disk '\(disk.name)' is given twice")
+        }
         log = own.log
         self.runtime = runtime
         for path in slots.flatMap({ [$0.monitorPath, $0.keeperPath, $0.diskServerPath] }) {
@@ -72,7 +88,7 @@ struct GuestRequest: Sendable {
     var identity: String {
         JSONWriter.string([
             "id": .string(id), "command": .array(command.map { .string($0) }),
-            "attach": .string(attachedMonitor ?? ""), "disks": .array(disks.map { .string($0) }),
+            "attach": .string(attachedMonitor ?? ""), "disks": .array(disks.map { .string($0.name) }),
         ])
     }
 }

@@ -1,14 +1,17 @@
 import ColdframeKit
+import QAPI
 
 /// What a guest has of the agent: the private server with its disks and the barrier, and the claims on the nodes.
 @AgentActor
 final class GuestResources {
-    let diskNodeNames: [String]
     let disks: [QEMUCommandLine.Disk]
-    /// By node: where an attached guest finds it.
+    /// By disk: where an attached guest finds it.
     let exportURIs: [String: [String]]
     private var server: (any DiskServer)?
+    /// One for each disk, in the guest's order.
     private var claims: [any NodeClaim] = []
+    /// What was served, when nothing is any more.
+    private var lastDisks: [GuestDisk]
     /// Of the disks that the guest writes to, in its order.
     private var writableClaims: [any NodeClaim] = []
     private let services: any AgentServices
@@ -24,17 +27,17 @@ final class GuestResources {
     ) async throws {
         self.services = services
         barrierName = QEMUCommandLine.barrierNodeName + (request.slot == 0 ? "" : "-\(request.slot)")
-        diskNodeNames = request.disks
-        let nodes = try diskNodeNames.map { try services.node(named: $0) }
+        lastDisks = request.disks
+        let nodes = try request.disks.map { (name: $0.name, node: try services.node(named: $0.nodeName)) }
         exportURIs = Dictionary(
-            nodes.map { ($0.name, services.exportURIs(of: $0)) }, uniquingKeysWith: { first, _ in first })
-        disks = nodes.map { .init(nodeName: $0.name, isReadOnly: $0.isReadOnly) }
+            nodes.map { ($0.name, services.exportURIs(of: $0.node)) }, uniquingKeysWith: { first, _ in first })
+        disks = nodes.map { .init(name: $0.name, isReadOnly: $0.node.isReadOnly) }
         do {
-            for node in nodes {
+            for (name, node) in nodes {
                 // The disks of an attached guest are exports, which say themselves that they write.
                 let writes = !node.isReadOnly && !request.isAttached
                 let claim = try services.claim(
-                    node, holder: "guest '\(request.id)'", isWriter: writes && !isParked)
+                    node, asDisk: name, of: "guest '\(request.id)'", isWriter: writes && !isParked)
                 claims.append(claim)
                 if writes { writableClaims.append(claim) }
             }
@@ -44,8 +47,8 @@ final class GuestResources {
             hasBarrierNode = true
             try await server.add(
                 barrierNode, exportName: QEMUCommandLine.barrierNodeName, isWritable: true, ownWorkers: true)
-            for node in request.isAttached ? [] : nodes {
-                try await server.add(node, exportName: node.name, isWritable: !node.isReadOnly, ownWorkers: false)
+            for (name, node) in request.isAttached ? [] : nodes {
+                try await server.add(node, exportName: name, isWritable: !node.isReadOnly, ownWorkers: false)
             }
         } catch {
             await release()
@@ -53,8 +56,15 @@ final class GuestResources {
         }
     }
 
+    /// The disks with the nodes that serve them now.
+    var servedDisks: [GuestDisk] {
+        guard claims.count == disks.count else { return lastDisks }
+        return zip(disks, claims).map { GuestDisk(name: $0.name, nodeName: $1.nodeName) }
+    }
+
     /// Gives everything back. Idempotent.
     func release() async {
+        lastDisks = servedDisks
         await server?.stop()
         server = nil
         if hasBarrierNode {

@@ -6,7 +6,7 @@ import QMPWire
 struct Preflight {
     let monitor: QEMUMonitor
     let command: [String]
-    /// Nodes that the agent serves.
+    /// QEMU's nodes that the agent serves.
     let disks: Set<String>
 
     func blockers(for way: CaptureWay) async throws -> [String] {

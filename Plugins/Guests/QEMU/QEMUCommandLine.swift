@@ -12,7 +12,8 @@ struct QEMUCommandLine: Sendable {
     let words: [String]
 
     struct Disk {
-        let nodeName: String
+        /// Of QEMU's node, and of the export.
+        let name: String
         let isReadOnly: Bool
     }
 
@@ -39,7 +40,7 @@ struct QEMUCommandLine: Sendable {
             words += [
                 "-blockdev",
                 Self.node(
-                    disk.nodeName, socket: diskServerPath, reconnectSeconds: Self.diskReconnectSeconds,
+                    disk.name, socket: diskServerPath, reconnectSeconds: Self.diskReconnectSeconds,
                     isReadOnly: disk.isReadOnly),
             ]
         }
@@ -61,7 +62,7 @@ struct QEMUCommandLine: Sendable {
         }) {
             throw ColdframeError(.invalidArgument, "The chardev 'coldframe-qmp' is the agent's: give yours another id")
         }
-        let names = disks.map(\.nodeName) + [barrierNodeName]
+        let names = disks.map(\.name) + [barrierNodeName]
         for (option, value) in zip(user, user.dropFirst()) where ["-blockdev", "--blockdev"].contains(option) {
             for name in names
             where value.contains("node-name=\(name),") || value.hasSuffix("node-name=\(name)")

@@ -14,7 +14,8 @@ extension QEMUGuest: ReplaceableGuest {
         guard capture == nil else { return ["A capture of it is under way."] }
         let line = ReplacementCommandLine(user: request.command, slot: freeSlot)
         var blockers = line.blockers
-        blockers += try await Preflight(monitor: monitor, command: command, disks: Set(diskNodeNames)).foreignDisks()
+        let names = Set(disks.map(\.name))
+        blockers += try await Preflight(monitor: monitor, command: command, disks: names).foreignDisks()
         let memory = try await machineIdentity().memoryByteCount
         blockers += try await BlockingPool.shared.run { () throws(SystemError) in
             try Self.shortages(line, memoryByteCount: memory, stateByteCount: stateByteCount)

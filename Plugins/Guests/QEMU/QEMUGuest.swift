@@ -8,7 +8,7 @@ import QMPWire
 @AgentActor
 final class QEMUGuest: Guest, StoppedStateSaving {
     let id: String
-    let diskNodeNames: [String]
+    var disks: [GuestDisk] { resources.servedDisks }
     let monitor: QEMUMonitor
     private(set) var keeper: KeeperLink
     nonisolated let barrier: BarrierDriver
@@ -47,7 +47,6 @@ final class QEMUGuest: Guest, StoppedStateSaving {
         self.barrier = barrier
         self.resources = resources
         self.services = services
-        diskNodeNames = resources.diskNodeNames
         _ = monitor.listen { [weak self] event in self?.receive(event) }
         monitor.onInterrupted { [weak self] in self?.monitorInterrupted() }
         monitor.onClosed { [weak self] in self?.monitorClosed() }
@@ -65,7 +64,8 @@ final class QEMUGuest: Guest, StoppedStateSaving {
         return GuestInfo(
             id: id, driver: "qemu", pid: exit == nil ? Int64(processID) : nil, status: status,
             machine: machine?.machineType, version: machine?.vmmVersion, qmpSocket: request.monitorPath,
-            disks: diskNodeNames, attached: request.isAttached ? true : nil, memoryLost: isMemoryLost ? true : nil,
+            disks: disks.map(\.name), nodes: disks.map(\.nodeName), attached: request.isAttached ? true : nil,
+            memoryLost: isMemoryLost ? true : nil,
             exitReason: exit?.description)
     }
 
@@ -107,7 +107,7 @@ final class QEMUGuest: Guest, StoppedStateSaving {
 
     func blockers(for way: CaptureWay) async throws -> [String] {
         guard capture == nil else { return ["A capture of this guest is under way."] }
-        return try await Preflight(monitor: monitor, command: command, disks: Set(diskNodeNames)).blockers(
+        return try await Preflight(monitor: monitor, command: command, disks: Set(disks.map(\.name))).blockers(
             for: way)
     }
 

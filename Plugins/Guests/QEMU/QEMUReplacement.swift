@@ -28,7 +28,7 @@ final class QEMUReplacement: GuestReplacement {
     init(of old: QEMUGuest) async throws {
         self.old = old
         let services = old.services
-        request = old.request.inSlot(old.request.freeSlot)
+        request = old.request.inSlot(old.request.freeSlot).onNodes(of: old.disks)
         line = ReplacementCommandLine(user: request.command, slot: request.slot)
         exit = ExitBox()
         barrier = BarrierDriver()

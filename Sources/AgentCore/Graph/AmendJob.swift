@@ -71,7 +71,7 @@ final class AmendJob: JobDriver {
         control.setProgress(current: 1, total: 1)
     }
 
-    func clean() async { node.remove(use) }
+    func clean() async { use.node?.remove(use) }
 }
 
 /// Registers `x-blockdev-amend`.

@@ -65,18 +65,6 @@ extension Graph {
         try? setBacking(of: overlay, to: nil)
     }
 
-    /// A guest's disks are known by the names of their nodes, to saves and to an agent that is started again: they would find
-    /// the old image there. So the guest's disks are not put on other nodes.
-    func refuseHolders(of node: GraphNode, _ advice: String) throws {
-        for use in node.uses {
-            guard case .holder(let words) = use.kind else { continue }
-            throw ColdframeError(
-                .busy,
-                "Node '\((node.filtered?.node ?? node).name)' is a disk of \(words), which knows it by that name: \(advice)"
-            )
-        }
-    }
-
     /// Closes a node that no client owns and that nobody uses any more, with what only it used.
     func letGo(_ node: GraphNode) async {
         guard !node.isMonitorOwned, !node.isPrivate, node.uses.isEmpty, nodes.contains(where: { $0 === node }) else {
@@ -84,6 +72,9 @@ extension Graph {
         }
         // Its last user is gone, and has heard of what went wrong.
         try? await close(node)
+        goneNames.insert(node.name)
+        // Where that fails a restarted agent opens the node again, which does no harm.
+        try? await recordShape()
     }
 }
 

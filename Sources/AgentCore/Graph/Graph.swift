@@ -12,6 +12,8 @@ public final class Graph {
     /// Names of nodes whose opening is under way, so that two commands cannot make the same one.
     private var reservedNames: Set<String> = []
     private var automaticNameCount = 0
+    /// Nodes that the graph itself had named in an earlier agent are made again.
+    var takesAutomaticNames = false
     private let activity = Activity()
     /// nil for an agent that keeps no state.
     private let openImages: OpenImages?
@@ -31,8 +33,15 @@ public final class Graph {
     /// again must find them where the writes went. On a throw they are put back. nil for an agent that keeps no state.
     var record: (@AgentActor (GraphShape) async throws -> Void)?
 
+    /// Nodes that went with their last user, and may be in the agent's record still.
+    var goneNames: Set<String> = []
+
     /// Writes down how the graph stands now. The nodes that have changed are still drained.
-    func recordShape() async throws { try await record?(shape) }
+    func recordShape() async throws {
+        let shape = shape
+        try await record?(shape)
+        goneNames.subtract(shape.gone)
+    }
 
     /// Who reads which snapshot.
     let leases = LeaseTable()
@@ -92,7 +101,8 @@ public final class Graph {
         try activity.begin()
         defer { activity.end() }
         let name = options.nodeName ?? automaticName()
-        try reserve(name, isAutomatic: options.nodeName == nil)
+        try reserve(
+            name, isAutomatic: options.nodeName == nil || takesAutomaticNames && name.hasPrefix(Self.automaticPrefix))
         defer { reservedNames.remove(name) }
 
         let options = inherited.applied(to: options)
@@ -159,10 +169,15 @@ public final class Graph {
     func forget(_ node: GraphNode) { nodes.removeAll { $0 === node } }
 
     private func automaticName() -> String {
-        automaticNameCount += 1
-        let digits = String(automaticNameCount)
-        return "#block" + String(repeating: "0", count: max(0, 3 - digits.count)) + digits
+        while true {
+            automaticNameCount += 1
+            let digits = String(automaticNameCount)
+            let name = Self.automaticPrefix + String(repeating: "0", count: max(0, 3 - digits.count)) + digits
+            if !nodes.contains(where: { $0.name == name }), !reservedNames.contains(name) { return name }
+        }
     }
+
+    private static let automaticPrefix = "#block"
 
     // MARK: Removing
 
@@ -175,7 +190,7 @@ public final class Graph {
             switch holder.kind {
             case .export, .jobTarget: throw ColdframeError(.busy, "Node \(nodeName) is in use")
             case .opening: throw ColdframeError(.busy, "Block device \(nodeName) is in use")
-            case .holder(let words):
+            case .holder(let words), .disk(_, of: let words):
                 throw ColdframeError(.busy, "Node '\(nodeName)' is busy: block device is in use by \(words)")
             case .parent, .job: break
             }

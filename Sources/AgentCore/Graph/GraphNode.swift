@@ -36,6 +36,13 @@ final class GraphNode {
         self.isFilter = isFilter
     }
 
+    /// A user can name it and what is in it: it was given a name, or it is a disk of the guest.
+    var isListed: Bool {
+        if isMonitorOwned { return true }
+        if isPrivate || options == nil { return false }
+        return !name.hasPrefix("#") || uses.contains { if case .disk = $0.kind { true } else { false } }
+    }
+
     func child(_ role: String) -> GraphNode? { children.first { $0.role == role }?.node }
 
     /// What a filter shows, with the edge to it.

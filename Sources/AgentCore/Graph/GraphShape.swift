@@ -9,6 +9,8 @@ struct GraphShape: Sendable, Equatable {
         var name: String
         /// Of `blockdev-add`.
         var arguments: JSONObject
+        /// No client has added it: it goes with its last user.
+        var goesWithUsers = false
     }
     /// Nodes that stand otherwise than they were made, or that no command has made by itself.
     var nodes: [Node] = []
@@ -16,13 +18,27 @@ struct GraphShape: Sendable, Equatable {
     var order: [String] = []
     /// Which node an export shows, by the export's id.
     var exports: [String: String] = [:]
+    /// Which node serves a disk of the guest, by the name that the guest knows.
+    var disks: [String: String] = [:]
+    /// Nodes that went with their last user.
+    var gone: [String] = []
 
     var json: JSONObject {
         [
-            "nodes": .array(nodes.map { ["name": .string($0.name), "arguments": .object($0.arguments)] }),
+            "nodes": .array(
+                nodes.map {
+                    [
+                        "name": .string($0.name), "arguments": .object($0.arguments),
+                        "goes-with-users": .bool($0.goesWithUsers),
+                    ]
+                }),
             "order": .array(order.map { .string($0) }),
-            "exports": .object(JSONObject(members: exports.sorted { $0.key < $1.key }.map { ($0, .string($1)) })),
+            "exports": Self.json(exports), "disks": Self.json(disks), "gone": .array(gone.map { .string($0) }),
         ]
+    }
+
+    private static func json(_ names: [String: String]) -> JSONValue {
+        .object(JSONObject(members: names.sorted { $0.key < $1.key }.map { ($0, .string($1)) }))
     }
 
     init() {}
@@ -35,16 +51,21 @@ struct GraphShape: Sendable, Equatable {
             guard let name = node["name"]?.stringValue, let arguments = node["arguments"]?.objectValue else {
                 return nil
             }
-            self.nodes.append(Node(name: name, arguments: arguments))
+            // Not in what earlier versions wrote, as `gone` and `disks`.
+            let goes = node["goes-with-users"]?.boolValue ?? false
+            self.nodes.append(Node(name: name, arguments: arguments, goesWithUsers: goes))
         }
         self.order = order.compactMap(\.stringValue)
         for (id, name) in exports { self.exports[id] = name.stringValue }
+        gone = json["gone"]?.arrayValue?.compactMap(\.stringValue) ?? []
+        for (disk, name) in json["disks"]?.objectValue ?? [:] { self.disks[disk] = name.stringValue }
     }
 }
 
 extension Graph {
     var shape: GraphShape {
         var shape = GraphShape()
+        shape.gone = goneNames.filter { name in !nodes.contains { $0.name == name } }.sorted()
         var done: [GraphNode] = []
         func visit(_ node: GraphNode) {
             guard !done.contains(where: { $0 === node }) else { return }
@@ -53,13 +74,18 @@ extension Graph {
             guard node.standsAlone else { return }
             shape.order.append(node.name)
             if node.isReshaped || !node.isMonitorOwned, let arguments = node.definition(isRoot: true) {
-                shape.nodes.append(.init(name: node.name, arguments: arguments))
+                shape.nodes.append(
+                    .init(name: node.name, arguments: arguments, goesWithUsers: !node.isMonitorOwned))
             }
         }
         for node in nodes where !node.isPrivate {
             visit(node)
             for use in node.uses {
-                if case .export(let id) = use.kind { shape.exports[id] = (node.defined ?? node).name }
+                switch use.kind {
+                case .export(let id): shape.exports[id] = (node.defined ?? node).name
+                case .disk(let name, _): shape.disks[name] = (node.defined ?? node).name
+                default: break
+                }
             }
         }
         return shape
@@ -68,7 +94,7 @@ extension Graph {
 
 extension GraphNode {
     /// The node itself, or what is shown by the filter of a job, which no command makes again.
-    fileprivate var defined: GraphNode? { options == nil ? filtered?.node.defined : self }
+    var defined: GraphNode? { options == nil ? filtered?.node.defined : self }
 
     /// Users beside jobs, seen through the filters of jobs.
     private var lastingUses: [NodeUse] {

@@ -70,7 +70,7 @@ private func resize(_ arguments: BlockResizeArguments, graph: Graph) async throw
     }
     let use = NodeUse(.holder("block_resize"), role: "root", permissions: .resize, shared: .all)
     try node.add(use)
-    defer { node.remove(use) }
+    defer { use.node?.remove(use) }
     guard !node.block.isReadOnly else { throw ColdframeError(.permission, "Image is read-only") }
     guard let driver = node.block.driver as? any Resizable else {
         throw ColdframeError(.unsupported, "Image format driver does not support resize")

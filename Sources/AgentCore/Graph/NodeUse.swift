@@ -9,6 +9,8 @@ final class NodeUse {
         case opening(String)
         case export(String)
         case holder(String)
+        /// A guest's disk, by the name that the guest knows.
+        case disk(String, of: String)
         /// A job, by its type; it blocks what would get in its way.
         case job(String)
         /// A job that writes a node by a way of its own, beside the filter.
@@ -108,7 +110,7 @@ final class NodeUse {
         case .parent(let node): "node '\(node.name)'"
         case .opening(let name): "node '\(name)'"
         case .export(let id): "block export '\(id)'"
-        case .holder(let words): words
+        case .holder(let words), .disk(_, of: let words): words
         case .job(let type), .jobTarget(let type): "block job: \(type)"
         }
     }

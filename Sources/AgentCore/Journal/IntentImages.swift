@@ -20,7 +20,7 @@ struct IntentImages {
 
     private func node(of image: Intent.Image) -> GraphNode? {
         graph.nodes.first { node in
-            node.isMonitorOwned && !node.block.isReadOnly && node.block.driver is any SnapshotBearing
+            node.isListed && !node.block.isReadOnly && node.block.driver is any SnapshotBearing
                 && node.block.driver.driverName == image.format && node.fileIdentity.map(image.isFile) == true
         }
     }

@@ -100,7 +100,7 @@ final class IntentRecovery {
     func mend(_ intent: Intent, _ step: Journal.Step, _ nodes: [IntentImages.Match]) async throws {
         // None of them can be deleted meanwhile.
         let holds = nodes.map { ($0.node, NodeUse(.holder("recovery"), role: "root", permissions: [], shared: .all)) }
-        defer { for (node, use) in holds { node.remove(use) } }
+        defer { for (_, use) in holds { use.node?.remove(use) } }
         for (node, use) in holds { try node.add(use) }
         for (image, node) in nodes {
             switch (intent.operation, step) {

@@ -60,19 +60,33 @@ final class CoreServices: AgentServices {
         try await agent.graph.removePrivate(name: name)
     }
 
-    func claim(_ block: BlockNode, holder: String, isWriter: Bool) throws -> any NodeClaim {
+    func claim(
+        _ block: BlockNode, asDisk name: String, of holder: String, isWriter: Bool
+    ) throws -> any NodeClaim {
         let node = try agent.graph.find(nodeOnly: block.name)
         let use = NodeUse(
-            .holder(holder), role: "root", permissions: Claim.permissions(isWriter: isWriter),
+            .disk(name, of: holder), role: "root", permissions: Claim.permissions(isWriter: isWriter),
             shared: Claim.shared(isWriter: isWriter), handle: block)
         try node.add(use)
         block.setParked(!isWriter)
-        return Claim(use)
+        return Claim(use, nodeName: node.name)
     }
 
     private final class Claim: NodeClaim {
         private let use: NodeUse
-        init(_ use: NodeUse) { self.use = use }
+        /// Before the release, which takes the use off it.
+        private var lastNodeName: String
+
+        init(_ use: NodeUse, nodeName: String) {
+            self.use = use
+            lastNodeName = nodeName
+        }
+
+        /// Seen through the filters of jobs.
+        var nodeName: String {
+            guard let node = use.node else { return lastNodeName }
+            return (node.defined ?? node).name
+        }
 
         static func permissions(isWriter: Bool) -> NodePermissions {
             isWriter ? [.consistentRead, .write] : .consistentRead
@@ -89,7 +103,13 @@ final class CoreServices: AgentServices {
             use.handle?.setParked(!isWriter)
         }
 
-        func release() { use.node?.remove(use) }
+        func release() {
+            lastNodeName = nodeName
+            guard let node = use.node else { return }
+            node.remove(use)
+            // The disk of a guest that has ended stays, whoever has made its node: it is the clients' from now on.
+            if node.uses.isEmpty, !node.isPrivate { node.isMonitorOwned = true }
+        }
     }
 
     func addBlockdev(_ options: BlockdevOptions) async throws {

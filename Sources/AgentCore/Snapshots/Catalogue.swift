@@ -19,10 +19,10 @@ final class Catalogue {
 
     // MARK: Looking
 
-    /// Nodes whose snapshots are listed: those that a user named, with internal snapshots.
+    /// Nodes whose snapshots are listed: those that a user can name, with internal snapshots.
     var bearers: [(node: GraphNode, bearer: any SnapshotBearing)] {
         graph.nodes.compactMap { node in
-            guard node.isMonitorOwned, let bearer = node.block.driver as? any SnapshotBearing else { return nil }
+            guard node.isListed, let bearer = node.block.driver as? any SnapshotBearing else { return nil }
             return (node, bearer)
         }
     }

@@ -30,6 +30,11 @@ final class LoadJob: JobDriver {
     func run(_ control: any JobControl) async throws {
         try await lane.run(for: control) {
             try FaultPoint.loadBegin.pass()
+            if let guest = context.guest() {
+                let left = LeftNodes(guest: guest, context: context)
+                try left.refuseLoad(of: arguments.tag)
+                try left.refuse(arguments.devices)
+            }
             let devices = try SnapshotDevices(names: arguments.devices, graph: context.graph)
             let targets = try preflight.targets(devices)
             try context.refusePending(devices.nodes)

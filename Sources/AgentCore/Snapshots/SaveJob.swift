@@ -52,6 +52,9 @@ final class SaveJob: JobDriver {
 
     private func checkArguments() throws -> SnapshotDevices {
         guard !arguments.tag.isEmpty else { throw ColdframeError(.invalidArgument, "Name is empty") }
+        if arguments.mode != .disks, let guest = context.guest() {
+            try LeftNodes(guest: guest, context: context).refuse(arguments.devices)
+        }
         let devices = try SnapshotDevices(names: arguments.devices, graph: context.graph)
         if devices.snapshots(tagged: arguments.tag).contains(where: { $0.snapshot != nil }) {
             throw ColdframeError(

@@ -42,12 +42,13 @@ struct SnapshotContext {
 
     /// Runs a job's work on these devices while none of them can be deleted or given away.
     func holding<T>(_ devices: SnapshotDevices, for jobType: String, _ body: () async throws -> T) async throws -> T {
-        var held: [(node: GraphNode, use: NodeUse)] = []
-        defer { for (node, use) in held { node.remove(use) } }
+        var held: [NodeUse] = []
+        // A job's filter may have come between meanwhile.
+        defer { for use in held { use.node?.remove(use) } }
         for node in devices.nodes {
             let use = NodeUse(.holder("block job: \(jobType)"), role: "root", permissions: [], shared: .all)
             try node.add(use)
-            held.append((node, use))
+            held.append(use)
         }
         return try await body()
     }

@@ -31,28 +31,48 @@ struct AgentRecord: Sendable, Equatable {
     /// What was given up under the guest that is taken over.
     mutating func takeRemoved(from other: AgentRecord) { removed = other.removed }
 
-    /// Takes over how the graph stands. Returns the exports that show another node now, with its name.
-    mutating func follow(_ shape: GraphShape) -> [(item: RecordedItem, nodeName: String)] {
+    /// Takes over how the graph stands. Returns what of an export or the guest is on another node now, in words.
+    mutating func follow(_ shape: GraphShape) -> [(item: RecordedItem, change: String)] {
         for node in shape.nodes {
             let index = items.firstIndex { $0.kind == .node && $0.name == node.name }
             let isConfigured = index.map { items[$0].isConfigured } ?? false
             guard
-                let item = RecordedItem(
+                var item = RecordedItem(
                     command: "blockdev-add", arguments: node.arguments, isConfigured: isConfigured)
             else { continue }
+            item.goesWithUsers = node.goesWithUsers
             if let index { items[index] = item } else { items.append(item) }
         }
+        let elsewhere = Set(shape.gone + shape.nodes.flatMap { Self.innerNodeNames(.object($0.arguments)) })
+        items.removeAll { $0.kind == .node && !$0.isConfigured && elsewhere.contains($0.name) }
         sortNodes(by: shape.order)
         var moved: [(RecordedItem, String)] = []
         for item in items {
             guard item.kind == .export, let nodeName = shape.exports[item.name], item.shownNodeName != nodeName else {
                 continue
             }
-            moved.append((item, nodeName))
+            moved.append((item, "export '\(item.name)' shows node '\(nodeName)'"))
             // Behind the node, which may have been made after it.
             add(item.showing(nodeName: nodeName))
         }
+        if let guest {
+            let before = guest.movedDisks
+            for (name, nodeName) in shape.disks.sorted(by: { $0.key < $1.key })
+            where nodeName != before[name] ?? name {
+                moved.append((guest, "the guest's disk '\(name)' is on node '\(nodeName)'"))
+            }
+            // Behind them, and behind the exports, which may be its disks.
+            if !moved.isEmpty { add(guest.serving(shape.disks, overriding: true)) }
+        }
         return moved
+    }
+
+    /// Of the nodes that are defined inside others.
+    private static func innerNodeNames(_ definition: JSONValue) -> [String] {
+        (definition.objectValue ?? [:]).flatMap { _, member -> [String] in
+            guard let name = member["node-name"]?.stringValue else { return innerNodeNames(member) }
+            return [name] + innerNodeNames(member)
+        }
     }
 
     /// Nodes stand behind those that they refer to; what is no node keeps its place.
@@ -121,6 +141,7 @@ extension RecordedItem {
     fileprivate var json: JSONValue {
         .object([
             "command": .string(command), "arguments": .object(arguments), "configured": .bool(isConfigured),
+            "goes-with-users": .bool(goesWithUsers),
         ])
     }
 
@@ -129,5 +150,7 @@ extension RecordedItem {
             let isConfigured = json["configured"]?.boolValue
         else { return nil }
         self.init(command: command, arguments: arguments, isConfigured: isConfigured)
+        // Not in what earlier versions wrote.
+        goesWithUsers = json["goes-with-users"]?.boolValue ?? false
     }
 }

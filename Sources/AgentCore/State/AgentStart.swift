@@ -35,6 +35,8 @@ extension Agent {
         let wanted = configured.compactMap {
             RecordedItem(command: $0.command, arguments: $0.arguments, isConfigured: true)
         }
+        graph.takesAutomaticNames = true
+        defer { graph.takesAutomaticNames = false }
         try await settleReplacements()
         let guestLives = try await findsSurvivor(recorder.inherited.guest ?? wanted.first { $0.kind == .guest })
         recovery?.awaitsGuest = guestLives
@@ -47,10 +49,16 @@ extension Agent {
             )
         }
         for item in plan.items {
-            let location = wanted.firstIndex(of: item).map { configured[$0].location }
+            let isGuest = item.kind == .guest && item.isConfigured
+            let index = wanted.firstIndex { isGuest ? $0.kind == .guest : $0 == item }
+            let location = index.map { configured[$0].location }
             try await make(item, at: location, recorder)
         }
         await recover()
+        // Whose user could not be made stays: a client may delete it.
+        for item in plan.items where item.goesWithUsers {
+            if let node = graph.find(nodeName: item.name), node.uses.isEmpty { node.isMonitorOwned = true }
+        }
         await recorder.begin()
     }
 
@@ -67,6 +75,9 @@ extension Agent {
         }
         do {
             try await carryOut(item.command, item.arguments, at: place)
+            guard item.goesWithUsers else { return }
+            graph.find(nodeName: item.name)?.isMonitorOwned = false
+            recorder.keep(item)
         } catch {
             // A client's node or export may be missing for a while (an image that is not mounted); the guest may not.
             guard !item.isConfigured, item.kind != .guest else { throw error }

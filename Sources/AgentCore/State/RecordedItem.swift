@@ -14,6 +14,8 @@ struct RecordedItem: Sendable, Equatable {
     let arguments: JSONObject
     /// The configuration or the command line asks for it, and not a client.
     var isConfigured = false
+    /// A node that no client has added: it goes with its last user.
+    var goesWithUsers = false
 
     /// Two things that cannot exist at once.
     func isRival(of other: RecordedItem) -> Bool { kind == other.kind && name == other.name }
@@ -46,7 +48,35 @@ struct RecordedItem: Sendable, Equatable {
     /// The same export of another node.
     func showing(nodeName: String) -> RecordedItem {
         var arguments = arguments
+        // Clients know it by the name of its first node, where it was given none.
+        let isNamed = command == "nbd-server-add" || arguments["type"]?.stringValue == "nbd"
+        if isNamed, arguments["name"] == nil { arguments["name"] = shownNodeName.map { .string($0) } }
         arguments[Self.nodeMember(command)] = .string(nodeName)
+        return RecordedItem(command: command, arguments: arguments, isConfigured: isConfigured) ?? self
+    }
+
+    /// The nodes that serve a guest's disks, by the name that the guest knows: of those that have another name.
+    var movedDisks: [String: String] {
+        var moved: [String: String] = [:]
+        for disk in arguments["disks"]?.arrayValue ?? [] {
+            if let name = disk["name"]?.stringValue { moved[name] = disk["node-name"]?.stringValue }
+        }
+        return moved
+    }
+
+    /// The same guest with its disks on these nodes.
+    /// - Parameter overriding: also disks of which it is said that they have another node.
+    func serving(_ nodeNames: [String: String], overriding: Bool) -> RecordedItem {
+        guard let disks = arguments["disks"]?.arrayValue else { return self }
+        var arguments = arguments
+        arguments["disks"] = .array(
+            disks.map { disk in
+                guard let name = disk.stringValue ?? (overriding ? disk["name"]?.stringValue : nil),
+                    let nodeName = nodeNames[name]
+                else { return disk }
+                if nodeName == name { return .string(name) }
+                return ["name": .string(name), "node-name": .string(nodeName)]
+            })
         return RecordedItem(command: command, arguments: arguments, isConfigured: isConfigured) ?? self
     }
 

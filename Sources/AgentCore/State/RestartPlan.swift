@@ -4,7 +4,9 @@
 /// written into the configuration since. The configuration adds what the record neither has nor has given up.
 ///
 /// Without a living guest the configuration wins, and the record adds what clients had made under other names. What a
-/// client had taken away of the configuration comes back.
+/// client had taken away of the configuration comes back. One thing is older than the configuration: on which nodes the
+/// configured guest's disks were last. A guest that was started on an image from which its disk has gone on to an overlay or a
+/// copy would lose all that it has written since.
 struct RestartPlan {
     /// In this order. `fromRecord` tells what is not as configured, and so not worth the agent's end if it fails.
     let items: [RecordedItem]
@@ -21,15 +23,25 @@ struct RestartPlan {
                     !record.items.contains(where: item.isRival) && !record.removed.contains(where: item.isRival)
                 }
             deferred = configured.filter { item in
-                record.items.contains { $0.isRival(of: item) && $0.arguments != item.arguments }
+                record.items.contains { recorded in
+                    recorded.isRival(of: item)
+                        && recorded.arguments != item.serving(recorded.movedDisks, overriding: false).arguments
+                }
             }
         } else {
-            items =
-                configured
-                + record.items.filter { item in
-                    !item.isConfigured && !configured.contains(where: item.isRival)
-                        && !(item.kind == .guest && isSameBoot)
-                }
+            let others = record.items.filter { item in
+                !item.isConfigured && !configured.contains(where: item.isRival)
+                    && !(item.kind == .guest && isSameBoot)
+            }
+            let last = (record.items + record.removed).last { $0.kind == .guest && $0.isConfigured }
+            if let guest = configured.first(where: { $0.kind == .guest }), let moved = last?.movedDisks, !moved.isEmpty
+            {
+                // Behind the nodes, which are the clients'.
+                items =
+                    configured.filter { $0.kind != .guest } + others + [guest.serving(moved, overriding: false)]
+            } else {
+                items = configured + others
+            }
             deferred = []
         }
     }

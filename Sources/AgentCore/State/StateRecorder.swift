@@ -80,10 +80,12 @@ final class StateRecorder {
             record = before
             throw ColdframeError(wrapping: error).prefixed("How the nodes stand could not be recorded")
         }
-        for (item, nodeName) in moved where item.isConfigured {
-            logger.warning(
-                "export '\(item.name)' shows node '\(nodeName)' from now on; the configuration names another, which a start without a living guest follows"
-            )
+        for (item, change) in moved where item.isConfigured {
+            let later =
+                item.kind == .guest
+                ? "a later start does so too, unless it names a node for the disk"
+                : "a start without a living guest follows it"
+            logger.warning("\(change) from now on; the configuration says otherwise: \(later)")
         }
     }
 

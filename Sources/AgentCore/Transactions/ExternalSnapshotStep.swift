@@ -55,7 +55,6 @@ final class ExternalSnapshotStep: TransactionStep {
         let overlay = try await open(above: node)
         self.overlay = overlay
         try Self.check(overlay)
-        try graph.refuseHolders(of: node, "take the snapshot inside the images, with snapshot-save")
         moved = try graph.append(overlay, above: node)
         try FaultPoint.transactionCut.pass(node.name)
     }

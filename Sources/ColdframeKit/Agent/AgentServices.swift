@@ -18,9 +18,10 @@ public protocol AgentServices: AnyObject, Sendable {
     /// Adds a node that the module made itself (the barrier); it is not listed and not addressable by clients.
     func addPrivateNode(name: String, driver: any BlockDriver) throws -> BlockNode
     func removePrivateNode(name: String) async throws
-    /// Declares that `holder` uses the node (`blockdev-del` refuses, naming it), with write access or without. Without, writes
-    /// through `node` are refused.
-    func claim(_ node: BlockNode, holder: String, isWriter: Bool) throws -> any NodeClaim
+    /// Declares that `holder` has the node as its disk `name` (`blockdev-del` refuses, naming it), with write access or
+    /// without. Without, writes through `node` are refused. The claim follows the disk to other nodes, as does `node`; the
+    /// agent's record says to which before anything is written there.
+    func claim(_ node: BlockNode, asDisk name: String, of holder: String, isWriter: Bool) throws -> any NodeClaim
     /// The dirty bitmap of that name on the node or, with `throughBacking`, on it or the nearest below it that has one;
     /// QEMU's text if there is none or somebody uses it. With the node that has it.
     func bitmap(
@@ -54,6 +55,8 @@ public protocol AgentServices: AnyObject, Sendable {
 /// A claim on a node; ends with `release`, once.
 @AgentActor
 public protocol NodeClaim: AnyObject, Sendable {
+    /// The node that it is on now. After `release`: was.
+    var nodeName: String { get }
     /// Changes whether its holder may write; QEMU's text if somebody is in the way. The node's gates are closed.
     func setWriter(_ isWriter: Bool) throws
     func release()

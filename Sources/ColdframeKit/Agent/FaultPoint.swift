@@ -75,6 +75,13 @@ public enum FaultPoint: String, CaseIterable, Sendable {
     case transactionRecorded = "transaction.recorded"
     case transactionCommitted = "transaction.committed"
 
+    // A mirror that pivots, or the commit of a topmost image.
+
+    /// The users of the source are on the copy and held back still; nothing is recorded.
+    case pivotMoved = "pivot.moved"
+    /// The agent's record says where they are.
+    case pivotRecorded = "pivot.recorded"
+
     /// Of the two processes that an interrupted replacement had left one has ended, and the intent names it still.
     case recoveryReplaced = "recovery.replaced"
     /// An interrupted intent is about to be worked on.

@@ -41,8 +41,9 @@ public struct MachineIdentity: Sendable, Equatable {
 public protocol Guest: AnyObject, Sendable {
     /// QAPI's id of the guest.
     var id: String { get }
-    /// The nodes that the guest has as disks, in its order.
-    var diskNodeNames: [String] { get }
+    /// Its disks, in its order: the names by which it knows them, which stay, and the nodes that serve them now, which
+    /// overlays and jobs that pivot change.
+    var disks: [GuestDisk] { get }
     /// For `query-guest`.
     func information() async -> GuestInfo
     func runState() async throws -> GuestRunState
@@ -98,6 +99,9 @@ public enum InterruptedLoad: Sendable, Equatable {
 }
 
 extension Guest {
+    /// The nodes that serve its disks now, in its order.
+    public var diskNodeNames: [String] { disks.map(\.nodeName) }
+
     public func prepareCapture(way: CaptureWay, isCancelled: @escaping @Sendable () -> Bool) async {}
     public nonisolated func clockNanoseconds(inStateTail tail: [UInt8]) -> UInt64? { nil }
 }

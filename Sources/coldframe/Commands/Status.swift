@@ -69,7 +69,12 @@ private struct AgentView {
         let status = guest["status"]?.stringValue ?? "?"
         return guest["pid"]?.intValue.map { "\(status) (pid \($0))" } ?? status
     }
-    var disks: [String] { (guest?["disks"]?.arrayValue ?? []).compactMap(\.stringValue) }
+    /// With the node that serves it, where that has another name.
+    var disks: [String] {
+        let names = (guest?["disks"]?.arrayValue ?? []).compactMap(\.stringValue)
+        let nodes = (guest?["nodes"]?.arrayValue ?? []).compactMap(\.stringValue)
+        return zip(names, nodes).map { $0 == $1 ? $0 : "\($0) (\($1))" }
+    }
     var snapshotCount: Int { list("snapshots").count }
     var nodes: [String] {
         list("nodes").reversed().compactMap { node in

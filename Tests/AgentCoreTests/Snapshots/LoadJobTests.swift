@@ -1,4 +1,5 @@
 import ColdframeKit
+import QAPI
 import QMPWire
 import Testing
 
@@ -128,5 +129,21 @@ struct LoadJobTests {
         #expect(try await world.load() == "Snapshot 't' is loaded, but the guest does not go on: no answer")
         #expect(contents(world) == [1, 1])
         #expect(world.leftovers == ["the guest does not run"])
+    }
+
+    @Test("What is in a node that the guest has left is not loaded, and the node not saved")
+    func leftNode() async throws {
+        let world = try await saved(withGuest: true)
+        try await world.add("d2")
+        world.guest?.disks[0] = GuestDisk(name: "d0", nodeName: "d2")
+        for devices in [["d0", "d1"], ["d2", "d1"]] {
+            let error = try await world.load(devices: devices)
+            #expect(error?.hasPrefix("Snapshot 't' is in node 'd0', and the guest has gone on since") == true)
+        }
+        let error = try await world.save("u", devices: ["d0", "d1"])
+        #expect(error?.hasPrefix("The guest's disk 'd0' is on node 'd2' now") == true)
+        #expect(world.guest?.log == [])
+        #expect(contents(world) == [2, 2])
+        #expect(world.leftovers == [])
     }
 }

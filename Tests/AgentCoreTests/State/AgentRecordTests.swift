@@ -118,4 +118,79 @@ struct AgentRecordTests {
         #expect(plan.items[0].arguments["file"]?["filename"] == "/old")
         #expect(plan.deferred.map(\.kind) == [.node, .guest])
     }
+
+    @Test("The guest's disks follow the graph, and later starts follow the record")
+    func disksFollow() throws {
+        var record = AgentRecord()
+        record.add(try node("a", configured: true))
+        let guest = try item("guest-add", ["driver": "qemu", "disks": ["a", "b"]], configured: true)
+        record.add(guest)
+        var shape = GraphShape()
+        shape.nodes = [.init(name: "over", arguments: try node("over", file: "/over").arguments)]
+        shape.order = ["a", "over"]
+        shape.disks = ["a": "over", "b": "b"]
+        #expect(GraphShape(json: .object(shape.json)) == shape)
+        #expect(record.follow(shape).map(\.change) == ["the guest's disk 'a' is on node 'over'"])
+        #expect(record.items.map(\.name) == ["a", "over", ""])
+        #expect(record.guest?.movedDisks == ["a": "over"])
+        #expect(record.follow(shape).isEmpty)
+        let configured = [try node("a", configured: true), guest]
+        let underGuest = RestartPlan(configured: configured, record: record, guestLives: true, isSameBoot: true)
+        #expect(underGuest.deferred.isEmpty)
+
+        // It ends, and the configured one begins where its disks were, behind the nodes.
+        record.remove(try removal("guest-del", [:]))
+        let plan = RestartPlan(configured: configured, record: record, guestLives: false, isSameBoot: true)
+        #expect(plan.items.map(\.name) == ["a", "over", ""])
+        #expect(plan.items.last?.movedDisks == ["a": "over"])
+        // Unless the configuration says on which node.
+        let own = try item(
+            "guest-add", ["driver": "qemu", "disks": [["name": "a", "node-name": "a"], "b"]], configured: true)
+        let other = RestartPlan(
+            configured: [configured[0], own], record: record, guestLives: false, isSameBoot: true)
+        #expect(other.items.last == own)
+    }
+
+    @Test("A disk that is back has its plain name again")
+    func disksComeBack() throws {
+        var record = AgentRecord()
+        let guest = try item("guest-add", ["driver": "qemu", "disks": ["a"]])
+        record.add(guest)
+        var shape = GraphShape()
+        for nodeName in ["over", "a"] {
+            shape.disks = ["a": nodeName]
+            #expect(record.follow(shape).count == 1)
+        }
+        #expect(record.guest == guest)
+    }
+
+    @Test("A node that comes to be defined inside another is made there")
+    func nodesInside() throws {
+        var record = AgentRecord()
+        var shape = GraphShape()
+        shape.nodes = [.init(name: "over", arguments: try node("over").arguments, goesWithUsers: true)]
+        shape.order = ["over"]
+        #expect(record.follow(shape).isEmpty)
+        #expect(record.items.map(\.goesWithUsers) == [true])
+        #expect(try AgentRecord(text: record.text) == record)
+        var second = try node("second").arguments
+        second["backing"] = .object(try node("over").arguments)
+        shape.nodes = [.init(name: "second", arguments: second, goesWithUsers: true)]
+        shape.order = ["second"]
+        #expect(record.follow(shape).isEmpty)
+        #expect(record.items.map(\.name) == ["second"])
+    }
+
+    @Test("A node that went with its last user is not made again")
+    func nodesThatWent() throws {
+        var record = AgentRecord()
+        record.add(try node("a", configured: true))
+        record.add(try node("over"))
+        var shape = GraphShape()
+        shape.order = ["a"]
+        shape.gone = ["over"]
+        #expect(GraphShape(json: .object(shape.json)) == shape)
+        #expect(record.follow(shape).isEmpty)
+        #expect(record.items.map(\.name) == ["a"])
+    }
 }

@@ -7,7 +7,7 @@ import QMPWire
 @AgentActor
 final class FakeGuest: ReplaceableGuest {
     let id = "g"
-    var diskNodeNames: [String]
+    var disks: [GuestDisk]
     var state = GuestRunState.running
     var blockers: [CaptureWay: [String]] = [:]
     /// Ways that are refused only when they are tried.
@@ -37,7 +37,7 @@ final class FakeGuest: ReplaceableGuest {
     var freeSlot: Int { 1 - slot }
 
     init(disks: [String], slot: Int = 0) {
-        diskNodeNames = disks
+        self.disks = disks.map { GuestDisk(name: $0, nodeName: $0) }
         self.slot = slot
     }
 
@@ -51,7 +51,9 @@ final class FakeGuest: ReplaceableGuest {
         return replacement
     }
 
-    func information() async -> GuestInfo { GuestInfo(id: id, driver: "fake", status: "running", disks: diskNodeNames) }
+    func information() async -> GuestInfo {
+        GuestInfo(id: id, driver: "fake", status: "running", disks: disks.map(\.name), nodes: diskNodeNames)
+    }
     func runState() async throws -> GuestRunState { state }
     func machineIdentity() async throws -> MachineIdentity { machine }
     func blockers(for way: CaptureWay) async throws -> [String] { blockers[way] ?? [] }

@@ -227,6 +227,7 @@ class GuestAgent(Agent):
         self.extra = []  # Further words of QEMU's command line.
         self.memory_mebibytes, self.processors = memory_mebibytes, processors
         self.images = [self.directory / f"{disk}.qcow2" for disk in DISKS]
+        self.nodes = list(DISKS)  # That serve the guest's disks now.
         self.console = None
         self.pid = None  # Of the process that the console is connected to.
 
@@ -254,14 +255,16 @@ class GuestAgent(Agent):
     def add_disk(self, disk, image):
         self.add_qcow2(disk, image)
 
-    def save(self, tag, devices=DISKS, vmstate=DISKS[0], **arguments):
+    def save(self, tag, devices=None, vmstate=None, **arguments):
         """snapshot-save to its end; returns the data of SNAPSHOT_SAVED."""
         mark = self.mark()
-        self.run_job("snapshot-save", tag=tag, vmstate=vmstate, devices=list(devices), **arguments)
+        self.run_job("snapshot-save", tag=tag, vmstate=vmstate or self.nodes[0],
+                     devices=list(devices or self.nodes), **arguments)
         return self.wait_event("SNAPSHOT_SAVED", mark, lambda data: data["tag"] == tag)["data"]
 
-    def load(self, tag, devices=DISKS, vmstate=DISKS[0], **arguments):
-        self.run_job("snapshot-load", tag=tag, vmstate=vmstate, devices=list(devices), **arguments)
+    def load(self, tag, devices=None, vmstate=None, **arguments):
+        self.run_job("snapshot-load", tag=tag, vmstate=vmstate or self.nodes[0],
+                     devices=list(devices or self.nodes), **arguments)
         self.follow()
 
     def follow(self):
@@ -273,8 +276,8 @@ class GuestAgent(Agent):
             self.console = LinuxConsole(self.directory / "console.sock")
             self.pid = pid
 
-    def delete(self, tag, devices=DISKS, **arguments):
-        self.run_job("snapshot-delete", tag=tag, devices=list(devices), **arguments)
+    def delete(self, tag, devices=None, **arguments):
+        self.run_job("snapshot-delete", tag=tag, devices=list(devices or self.nodes), **arguments)
 
     def restart(self, has_guest=True):
         """A new agent on what the killed one has left. The console belongs to the guest and stays."""

@@ -13,6 +13,8 @@ OLD, NEW = 0x11, 0x22
 WITH_GUEST = {"save.armed", "save.held", "save.stream", "save.attach", "load.stopped", "load.state", "load.feed",
               "load.lost", "load.continued", "replace.spawned", "replace.fed", "replace.passed", "replace.ended",
               "recovery.settled", "recovery.replaced"}
+# Of jobs; under a guest in test_guest_moves.
+PIVOTS = {"pivot.moved", "pivot.recorded"}
 
 
 def listed_points(nodes=NODES):

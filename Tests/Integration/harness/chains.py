@@ -1,6 +1,7 @@
 """Backing chains of qcow2 images as nodes of the same names."""
 
 from . import images
+from .reference import wait_gone
 
 
 def add_layer(peer, folder, node, backing=None, size="8M", named=True, **options):
@@ -25,3 +26,24 @@ def chain(peer, folder, *nodes, size="8M", read_only=True):
 def reads(path, *parts):
     """Pattern, offset and length of parts of a qcow2 image with its backing files."""
     return all(images.has_pattern(path, *part, form="qcow2") for part in parts)
+
+
+def pivot(peer, command, **arguments):
+    """A job that comes to be ready, and then lets the users of its node go on to the other one."""
+    mark = peer.mark()
+    peer.execute(command, job_id="j", **arguments)
+    peer.wait_event("BLOCK_JOB_READY", mark)
+    peer.execute("job-complete", id="j")
+    ended = peer.wait_event("BLOCK_JOB_COMPLETED", mark)
+    assert "error" not in ended["data"], ended
+    wait_gone(peer, "j")
+
+
+def overlay_all(peer, folder, nodes, overlays):
+    """Puts an overlay above each node, all in one transaction. Returns the overlays' files."""
+    paths = [folder / f"{overlay}.qcow2" for overlay in overlays]
+    peer.execute("transaction", actions=[
+        {"type": "blockdev-snapshot-sync", "data": {
+            "node-name": node, "snapshot-file": str(path), "snapshot-node-name": overlay}}
+        for node, overlay, path in zip(nodes, overlays, paths)])
+    return paths

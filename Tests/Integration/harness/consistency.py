@@ -1,9 +1,10 @@
 """Whether RAM and disks are of one moment."""
 
 import pathlib
+import time
 
 from . import images
-from .guests import DISKS
+from .guests import DISKS, read_page
 
 
 def check_moment(numbers, raws):
@@ -45,3 +46,33 @@ def check_going_on(console):
     assert console.ask("quiesce")["whole"] == [True, True, True], console.lines[-8:]
     assert [writer["errors"] for writer in console.report()["writers"]] == [0, 0, 0]
     console.ask("resume")
+
+
+def _records_of(console):
+    return [writer["acked"] for writer in console.report()["writers"]]
+
+
+def let_it_write(console, records=20, timeout=60):
+    goal = [acked + records for acked in _records_of(console)]
+    deadline = time.monotonic() + timeout
+    while any(acked < least for acked, least in zip(_records_of(console), goal)):
+        assert time.monotonic() < deadline, "the guest's writers stand still"
+        time.sleep(0.05)
+
+
+def save_load_check(guest, tag, mode, directory):
+    """A save and a load under load: RAM and disks are of one moment. Returns the result of the save."""
+    let_it_write(guest.console)
+    before = guest.console.report()
+    saved = guest.save(tag, mode=mode)
+    after = guest.console.report()
+    let_it_write(guest.console)
+    guest.execute("stop")
+    guest.load(tag)
+    assert guest.execute("query-status")["running"] is False
+    numbers = read_page(guest, before["physical"], directory)
+    assert before["counter"] <= numbers.counter <= after["counter"], "the state is not of the time of the save"
+    check_snapshot(numbers, guest.images, tag, directory)
+    guest.execute("cont")
+    check_going_on(guest.console)
+    return saved

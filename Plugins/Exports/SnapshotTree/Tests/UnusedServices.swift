@@ -12,7 +12,9 @@ extension FakeServices {
     ) throws -> (node: BlockNode, bitmap: DirtyBitmap) { throw unused }
     func addPrivateNode(name: String, driver: any BlockDriver) throws -> BlockNode { throw unused }
     func removePrivateNode(name: String) async throws { throw unused }
-    func claim(_ node: BlockNode, holder: String, isWriter: Bool) throws -> any NodeClaim { throw unused }
+    func claim(_ node: BlockNode, asDisk name: String, of holder: String, isWriter: Bool) throws -> any NodeClaim {
+        throw unused
+    }
     func addBlockdev(_ options: BlockdevOptions) async throws { throw unused }
     func addExport(_ options: BlockExportOptions) async throws { throw unused }
     func removeExport(id: String) async throws { throw unused }

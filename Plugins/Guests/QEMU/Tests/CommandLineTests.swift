@@ -7,7 +7,7 @@ import Testing
 @Suite struct CommandLineTests {
     private func line(_ user: [String], server: String = "/run/d.sock") throws -> QEMUCommandLine {
         try QEMUCommandLine(
-            user: user, name: "web1", disks: [.init(nodeName: "disk0", isReadOnly: false)], diskServerPath: server,
+            user: user, name: "web1", disks: [.init(name: "disk0", isReadOnly: false)], diskServerPath: server,
             monitorPath: "/run/a,b.qmp")
     }
 

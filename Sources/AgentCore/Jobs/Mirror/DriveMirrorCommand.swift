@@ -42,7 +42,7 @@ private func driveMirror(_ arguments: DriveMirror, _ agent: Agent) async throws 
         onTargetError: arguments.onTargetError, copyMode: arguments.copyMode, unmaps: arguments.unmap ?? true,
         backsTarget: sync == .none)
     do {
-        try await start.run(graph: graph, jobs: agent.jobs) {
+        try await start.run(agent) {
             try MirrorRequest(options, source: source, target: target.node, graph: graph)
         }
     } catch {

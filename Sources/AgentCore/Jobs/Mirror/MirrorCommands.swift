@@ -6,11 +6,11 @@ import QAPI
 @AgentActor
 func registerMirrorCommands(_ registry: any CommandRegistry, agent: Agent) {
     registry.register(BlockdevMirrorCommand.self, touches: { [$0.device, $0.target] }) { arguments in
-        let (graph, jobs) = (agent.graph, agent.jobs)
+        let graph = agent.graph
         let start = MirrorStart(
             jobID: arguments.jobId, autoFinalize: arguments.autoFinalize, autoDismiss: arguments.autoDismiss,
             speed: arguments.speed)
-        try await start.run(graph: graph, jobs: jobs) {
+        try await start.run(agent) {
             try MirrorRequest(
                 arguments.options, source: graph.findRoot(arguments.device),
                 target: graph.find(deviceOrNode: arguments.target), graph: graph)
@@ -37,19 +37,20 @@ struct MirrorStart {
     let speed: Int64?
 
     /// `check` is called twice: the world may have changed while it was brought to rest.
-    func run(graph: Graph, jobs: JobRegistry, _ check: () throws -> MirrorRequest) async throws {
+    func run(_ agent: Agent, _ check: () throws -> MirrorRequest) async throws {
         var request = try check()
         let granularity = await defaultGranularity(of: request.target)
         let drain = GraphDrain([request.source, request.target])
         _ = await drain.begin()
         defer { drain.end() }
         request = try check()
-        let mirror = try MirrorJob(request, granularity: request.granularity ?? granularity, graph: graph)
+        let mirror = try MirrorJob(
+            request, granularity: request.granularity ?? granularity, graph: agent.graph, lane: agent.lane)
         do {
-            let job = try jobs.create(
+            let job = try agent.jobs.create(
                 id: jobID, driver: mirror, group: JobGroup(), autoFinalize: autoFinalize ?? true,
                 autoDismiss: autoDismiss ?? true, speed: speed ?? 0)
-            jobs.begin(job)
+            agent.jobs.begin(job)
         } catch {
             await mirror.abort()
             throw error

@@ -11,6 +11,7 @@ final class MirrorJob: JobDriver, NodeUsing {
     let canComplete = true
     private let request: MirrorRequest
     private let graph: Graph
+    private let lane: SnapshotLane
     private let copy: MirrorCopy
     private let filter: GraphNode
     private(set) var uses: [NodeUse] = []
@@ -19,12 +20,15 @@ final class MirrorJob: JobDriver, NodeUsing {
     private var pivots = false
     /// Holds source and target still from the moment at which they were found equal to the end.
     private var hold: GraphDrain?
+    /// No snapshot is made or loaded while its disks go to another node.
+    private var isInLane = false
     private var hasLeft = false
 
     /// Puts the filter above the source, which is drained; so is the target.
-    init(_ request: MirrorRequest, granularity: UInt32, graph: Graph) throws {
+    init(_ request: MirrorRequest, granularity: UInt32, graph: Graph, lane: SnapshotLane) throws {
         self.request = request
         self.graph = graph
+        self.lane = lane
         let (source, target) = (request.source, request.target)
         jobType = request.jobType
         let bitmap = DirtyBitmap(name: nil, granularity: granularity, diskByteCount: source.block.byteCount)
@@ -103,7 +107,10 @@ final class MirrorJob: JobDriver, NodeUsing {
                     control.becomeReady()
                     continue
                 }
+                // Before anything is held still: who has the lane may need the disks.
+                if pivots { try await enterLane(control) }
                 if await holdIfEqual() { return }
+                leaveLane()
             case .failed(let error, let isRead):
                 let option = isRead ? request.options.onSourceError : request.options.onTargetError
                 if control.report(error, isRead: isRead, policy: JobErrorPolicy(option)) == .report {
@@ -126,6 +133,17 @@ final class MirrorJob: JobDriver, NodeUsing {
         }
     }
 
+    private func enterLane(_ control: any JobControl) async throws {
+        try await lane.enter(for: control)
+        isInLane = true
+    }
+
+    private func leaveLane() {
+        guard isInLane else { return }
+        isInLane = false
+        lane.leave()
+    }
+
     /// Whether both sides are equal with nobody writing; they are kept still then.
     private func holdIfEqual() async -> Bool {
         let drain = GraphDrain([filter, request.source, request.target])
@@ -145,10 +163,6 @@ final class MirrorJob: JobDriver, NodeUsing {
         if let name = request.options.replaces, graph.find(nodeName: name) == nil {
             throw ColdframeError(.notFound, "Node name '\(name)' not found")
         }
-        try graph.refuseHolders(
-            of: filter,
-            "end the mirror with block-job-cancel, which leaves a whole copy, and add the guest with the copy the next time"
-        )
         pivots = true
         copy.requestEnd()
     }
@@ -180,14 +194,13 @@ final class MirrorJob: JobDriver, NodeUsing {
             do { try await pivot(to: target) } catch { failure = error }
         }
         await graph.removeFilter(filter)
-        if pivots, failure == nil {
-            await graph.letGo(source)
-        } else if request.targetWasReadOnly {
-            await graph.restoreReadOnly(target)
-        }
+        let hasPivoted = pivots && failure == nil
+        if !hasPivoted, request.targetWasReadOnly { await graph.restoreReadOnly(target) }
         drain.end()
         hold?.end()
         hold = nil
+        leaveLane()
+        if hasPivoted { await graph.letGo(source) }
         await graph.letGo(target)
         return failure
     }
@@ -202,11 +215,14 @@ final class MirrorJob: JobDriver, NodeUsing {
     private func pivot(to target: GraphNode) async throws {
         let moved = try replace(with: target)
         do {
+            try FaultPoint.pivotMoved.pass()
             try await graph.recordShape()
         } catch {
             for (node, uses) in moved { node.takeUnchecked(uses, from: target) }
             throw error
         }
+        // Too late to fail.
+        try? FaultPoint.pivotRecorded.pass()
     }
 
     /// Returns who was moved from where.

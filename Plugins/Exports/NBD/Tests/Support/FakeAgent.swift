@@ -78,7 +78,9 @@ final class FakeAgent: AgentServices, CommandRegistry {
     func stateDirectory(for module: String) throws -> String { throw Missing() }
     func addPrivateNode(name: String, driver: any BlockDriver) throws -> BlockNode { throw Missing() }
     func removePrivateNode(name: String) async throws { throw Missing() }
-    func claim(_ node: BlockNode, holder: String, isWriter: Bool) throws -> any NodeClaim { throw Missing() }
+    func claim(_ node: BlockNode, asDisk name: String, of holder: String, isWriter: Bool) throws -> any NodeClaim {
+        throw Missing()
+    }
     func addBlockdev(_ options: BlockdevOptions) async throws { throw Missing() }
     func snapshotSets() -> [SnapshotSet] { [] }
     func observeCatalogue(

@@ -45,7 +45,7 @@ final class GuestHost: AgentServices {
 
     func removePrivateNode(name: String) { privateNodeCount -= 1 }
 
-    func claim(_ node: BlockNode, holder: String, isWriter: Bool) -> any NodeClaim {
+    func claim(_ node: BlockNode, asDisk name: String, of holder: String, isWriter: Bool) -> any NodeClaim {
         claimCount += 1
         node.setParked(!isWriter)
         if isWriter { writerCount += 1 }
@@ -91,6 +91,8 @@ private final class Claim: NodeClaim {
     init(_ node: BlockNode, isWriter: Bool, count: @escaping @AgentActor (Int, Int) -> Void) {
         (self.node, self.isWriter, self.count) = (node, isWriter, count)
     }
+
+    var nodeName: String { node.name }
 
     func setWriter(_ isWriter: Bool) {
         count(0, (isWriter ? 1 : 0) - (self.isWriter ? 1 : 0))

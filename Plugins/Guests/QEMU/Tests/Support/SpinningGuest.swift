@@ -47,7 +47,8 @@ final class SpinningGuest {
             let command = command + ["-device", "loader,file=\(folder)/ram.bin,addr=0x1000000,force-raw=on"]
             let disk = BlockNode(name: "disk0", driver: try PlainFile(path: folder + "/disk0.raw"))
             let host = GuestHost(folder: folder, nodes: [disk])
-            let options = GuestOptions(driver: "qemu", branch: GuestOptionsQemu(command: command, disks: ["disk0"]))
+            let options = GuestOptions(
+                driver: "qemu", branch: GuestOptionsQemu(command: command, disks: [.node("disk0")]))
             let guest = try await QEMUGuestModule.module.guests[0].add(options, services: host)
             let spinning = SpinningGuest(folder: folder, host: host, guest: guest, command: command)
             if waits {
