@@ -16,6 +16,8 @@ public final class Agent {
         /// Folders into which file names found in images are followed.
         public var allowedBackingFolders: [String]
         public var logger: Logger
+        /// What jobs wait by.
+        public var jobClock: any WaitClock = HostClock()
 
         public init(name: String?, allowedBackingFolders: [String], logger: Logger) {
             self.name = name
@@ -67,7 +69,7 @@ public final class Agent {
         let post: @Sendable @AgentActor (String, JSONObject) -> Void = { name, data in
             monitors.post(event: name, data: data)
         }
-        jobs = JobRegistry(post: post)
+        jobs = JobRegistry(clock: configuration.jobClock, post: post)
         graph = Graph(
             factories: modules.flatMap(\.blockDrivers),
             gate: ImageReferenceGate(allowedFolders: configuration.allowedBackingFolders),

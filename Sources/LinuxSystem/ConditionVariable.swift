@@ -22,7 +22,13 @@ public final class ConditionVariable: @unchecked Sendable {
 
     /// The same for at most `milliseconds`. Returns whether it became true.
     public func waitFor(milliseconds: Int, _ isReady: () -> Bool) -> Bool {
-        let deadline = SystemClock.monotonicNanoseconds() &+ UInt64(clamping: milliseconds) &* 1_000_000
+        waitFor(nanoseconds: UInt64(clamping: milliseconds) &* 1_000_000, isReady)
+    }
+
+    /// The same for at most `nanoseconds`. Returns whether it became true.
+    public func waitFor(nanoseconds: UInt64, _ isReady: () -> Bool) -> Bool {
+        // A deadline that the kernel's clock cannot hold is as good as one in a century.
+        let deadline = SystemClock.monotonicNanoseconds() &+ min(nanoseconds, 3_000_000_000_000_000_000)
         cf_monitor_lock(monitor)
         defer { cf_monitor_unlock(monitor) }
         while !isReady() {

@@ -25,12 +25,14 @@ final class NodeUse {
     private let hidesContent: Bool
     /// What the user does its I/O with; it follows the use to another node. nil for one that does none.
     let handle: BlockNode?
+    /// Of a job: its filter. Those who come through it do not stand in the job's way, nor it in theirs.
+    private(set) weak var filter: GraphNode?
     /// The node that is used; nil before it is added and after it is removed.
     private(set) weak var node: GraphNode?
 
     init(
         _ kind: Kind, role: String, permissions: NodePermissions, shared: NodePermissions, handle: BlockNode? = nil,
-        hidesContent: Bool = false
+        hidesContent: Bool = false, filter: GraphNode? = nil
     ) {
         self.kind = kind
         self.role = role
@@ -38,6 +40,7 @@ final class NodeUse {
         ownShared = shared
         self.handle = handle
         self.hidesContent = hidesContent
+        self.filter = filter
     }
 
     var parent: GraphNode? {
@@ -71,15 +74,17 @@ final class NodeUse {
         return parent
     }
 
-    /// What it needs and forbids, with the wishes of those above it. `more` is a user of its parent who is not there yet.
-    fileprivate func demand(with more: NodeDemand? = nil) -> NodeDemand {
-        var demand = NodeDemand(
-            user: user, role: role, permissions: ownPermissions, shared: ownShared, isJob: isJob, isThroughFilter: false
-        )
+    /// What it needs and forbids, with the wishes of those above it, but for what comes through `filter`. `more` is a
+    /// user of its parent who is not there yet.
+    fileprivate func demand(with more: NodeDemand? = nil, leavingOut filter: GraphNode? = nil) -> NodeDemand {
+        var demand = NodeDemand(user: user, role: role, permissions: ownPermissions, shared: ownShared)
         guard let parent else { return demand }
-        let above = parent.uses.map { $0.demand() } + (more.map { [$0] } ?? [])
+        if parent === filter {
+            if throughFilter != nil { (demand.permissions, demand.shared) = ([], .all) }
+            return demand
+        }
+        let above = parent.uses.map { $0.demand(leavingOut: filter) } + (more.map { [$0] } ?? [])
         if throughFilter != nil {
-            demand.isThroughFilter = true
             for user in above {
                 demand.permissions.formUnion(user.permissions)
                 demand.shared.formIntersection(user.shared)
@@ -122,8 +127,6 @@ struct NodeDemand {
     var role: String
     var permissions: NodePermissions
     var shared: NodePermissions
-    var isJob: Bool
-    var isThroughFilter: Bool
 
     /// QEMU's text if the other forbids what this one needs.
     fileprivate func check(against other: NodeDemand, node: String) throws {
@@ -158,20 +161,26 @@ extension GraphNode {
 
     /// Throws if a user who is not there yet would get in the way of one who is, here or below.
     func check(_ use: NodeUse, leavingOut ignored: [NodeUse] = []) throws {
-        try check(use.demand(), leavingOut: ignored)
+        try check(leavingOut: ignored, own: use.filter) { use.demand(leavingOut: $0) }
     }
 
-    private func check(_ demand: NodeDemand, leavingOut ignored: [NodeUse]) throws {
+    /// - Parameters:
+    ///   - own: the filter of the job that is checked.
+    ///   - demand: what is needed and forbidden, but for what comes through a filter.
+    private func check(
+        leavingOut ignored: [NodeUse], own: GraphNode?, _ demand: (_ filter: GraphNode?) -> NodeDemand
+    ) throws {
         for use in uses where !ignored.contains(where: { $0 === use }) {
-            let other = use.demand()
-            // A job stands in nobody's way who comes through its own filter.
-            if demand.isJob && other.isThroughFilter || other.isJob && demand.isThroughFilter { continue }
-            try demand.check(against: other, node: name)
-            try other.check(against: demand, node: name)
+            let (needed, other) = (demand(use.filter), use.demand(leavingOut: own))
+            try needed.check(against: other, node: name)
+            try other.check(against: needed, node: name)
         }
         for edge in [filtered?.use, backingUse] {
             guard let edge, let child = edge.node else { continue }
-            try child.check(edge.demand(with: demand), leavingOut: ignored + [edge])
+            try child.check(leavingOut: ignored + [edge], own: own) { filter in
+                // Who comes to the filter itself comes through it.
+                edge.demand(with: edge.parent === filter ? nil : demand(filter), leavingOut: filter)
+            }
         }
     }
 

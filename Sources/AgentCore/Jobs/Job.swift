@@ -37,13 +37,15 @@ final class Job: JobControl {
     private nonisolated let pauseFlag = Atomic<Bool>(false)
     private nonisolated let cancelFlag = Atomic<Bool>(false)
     private nonisolated let changed = ConditionVariable()
-    private nonisolated let limiter = RateLimiter()
+    private nonisolated let clock: any WaitClock
+    private nonisolated let limiter: RateLimiter
     /// Counts changes of the speed: whoever waits for the old one's sake goes on.
     private nonisolated let speedCount = Atomic<UInt64>(0)
     private nonisolated let progress: Locked<(current: UInt64, total: UInt64)>
 
     init(
-        id: String, driver: any JobDriver, group: JobGroup, autoFinalize: Bool, autoDismiss: Bool, events: JobEvents
+        id: String, driver: any JobDriver, group: JobGroup, autoFinalize: Bool, autoDismiss: Bool, events: JobEvents,
+        clock: any WaitClock
     ) {
         jobID = id
         self.driver = driver
@@ -51,6 +53,8 @@ final class Job: JobControl {
         self.autoFinalize = autoFinalize
         self.autoDismiss = autoDismiss
         self.events = events
+        self.clock = clock
+        limiter = RateLimiter { clock.nanoseconds }
         // Jobs that count no bytes are done or not.
         progress = Locked((0, driver.isBlockJob ? 0 : 1))
         group.members.insert(self, at: 0)
@@ -182,13 +186,15 @@ final class Job: JobControl {
         let count = speedCount.load(ordering: .acquiring)
         let delay = limiter.delayNanoseconds(after: byteCount)
         guard delay > 0 else { return }
-        wait(milliseconds: Int(clamping: (delay + 999_999) / 1_000_000)) {
-            speedCount.load(ordering: .acquiring) != count
-        }
+        wait(nanoseconds: delay) { speedCount.load(ordering: .acquiring) != count }
     }
 
     nonisolated func wait(milliseconds: Int, until isReady: () -> Bool) {
-        _ = changed.waitFor(milliseconds: milliseconds) { isInterrupted || isReady() }
+        wait(nanoseconds: UInt64(clamping: milliseconds) * 1_000_000, until: isReady)
+    }
+
+    private nonisolated func wait(nanoseconds: UInt64, until isReady: () -> Bool) {
+        clock.wait(on: changed, nanoseconds: nanoseconds) { isInterrupted || isReady() }
     }
 
     nonisolated func wake() { changed.broadcast() }

@@ -1,4 +1,5 @@
 import ColdframeKit
+import LinuxSystem
 import QAPI
 import QMPWire
 
@@ -8,12 +9,17 @@ public final class JobRegistry {
     /// Newest first, as `query-jobs` lists them.
     private(set) var jobs: [Job] = []
     private let events: JobEvents
+    private let clock: any WaitClock
     private var idleWaiters: [CheckedContinuation<Void, Never>] = []
     /// The agent is ending: no more jobs.
     private var isClosed = false
 
     /// `post` sends an event to all monitors.
-    public init(post: @escaping @Sendable @AgentActor (_ event: String, _ data: JSONObject) -> Void) {
+    public init(
+        clock: any WaitClock = HostClock(),
+        post: @escaping @Sendable @AgentActor (_ event: String, _ data: JSONObject) -> Void
+    ) {
+        self.clock = clock
         events = JobEvents(post: post)
     }
 
@@ -47,7 +53,7 @@ public final class JobRegistry {
         try checkID(id)
         let job = Job(
             id: id ?? "", driver: driver, group: group, autoFinalize: autoFinalize, autoDismiss: autoDismiss,
-            events: events)
+            events: events, clock: clock)
         jobs.insert(job, at: 0)
         job.move(to: .created)
         guard speed >= 0 else {

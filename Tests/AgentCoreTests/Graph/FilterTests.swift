@@ -51,6 +51,36 @@ struct FilterTests {
         #expect(!filter.block.gate.isClosed && node.drains.isEmpty && filter.drains.isEmpty)
     }
 
+    @Test("A job is in the way of those who come through another's filter, but not of those who come through its own")
+    func jobsBelowFilters() async throws {
+        let world = try await World(disks: 1)
+        let node = try world.graph.find(nodeOnly: "d0")
+        let filter = try await node.drained { try insert(world, above: node) }
+        let other = try await node.drained { try insert(world, above: node, name: "g") }
+        func job(_ filter: GraphNode?) -> NodeUse {
+            NodeUse(
+                .jobTarget("mirror"), role: "target", permissions: .write, shared: [.consistentRead, .writeUnchanged],
+                filter: filter)
+        }
+        let disk = NodeUse(
+            .export("e"), role: "root", permissions: [.consistentRead, .write], shared: .consistentRead,
+            handle: BlockNode(filter.body))
+        try filter.add(disk)
+        #expect(other.reaches(node) && filter.reaches(other))
+        #expect(throws: ColdframeError.self) { try node.add(job(nil)) }
+        let mine = job(filter)
+        try node.add(mine)
+        filter.remove(disk)
+        // Who comes later, too.
+        try filter.add(disk)
+        filter.remove(disk)
+        node.remove(mine)
+        let stranger = job(nil)
+        try node.add(stranger)
+        #expect(throws: ColdframeError.self) { try filter.add(disk) }
+        node.remove(stranger)
+    }
+
     @Test("What a filter's users need of it, it needs of its node")
     func permissionsPassThrough() async throws {
         let world = try await World(disks: 1)

@@ -8,44 +8,50 @@ import QMPWire
 @testable import AgentCore
 @testable import coldframed
 
-/// One random sequence of commands on a graph of up to six images, with writers, and requests that fail now and then.
+/// One random sequence of commands on a graph of up to six images, with writers, and requests that fail now and then. What
+/// is asked is in `JobSimulation+Commands`.
 @AgentActor
 final class JobSimulation {
-    private static let imageLimit = 6
+    static let imageLimit = 6
     private static let byteCount = 1 << 20
-    private static let patienceNanoseconds: UInt64 = 120_000_000_000
+    private static let patienceNanoseconds: UInt64 = 300_000_000_000
 
-    private let agent: Agent
+    let agent: Agent
+    let dice: FaultDice
+    let clock = SimulatedClock()
+    var chance: SplitMix
+    var images: [String] = []
+    var disks: [SimulatedDisk] = []
+    var jobCount = 0
+    private let tools: ToolFolder
     private let folder: String
-    private let dice: FaultDice
-    private var chance: SplitMix
-    private var images: [String] = []
-    private var disks: [SimulatedDisk] = []
+    private let emptyImage: [UInt8]
     private var imageCount = 0
     /// Says each command before it runs, for one that ends the process.
     private let isTraced = ProcessControl.environment("COLDFRAME_SIMULATION_TRACE") != nil
-    private var jobCount = 0
-    private(set) var log: [String] = []
+    var log: [String] = []
     private(set) var complaints: [String] = []
 
     init(seed: UInt64) throws {
         BranchTable.install(Modules.all.map(\.schema) + [FlakyBranch.fragment])
         chance = SplitMix(state: seed)
         dice = FaultDice(seed: seed)
-        folder = try Files.canonicalPath(Files.temporaryDirectory(prefix: "cf-sim"))
+        tools = try ToolFolder()
+        folder = try Files.canonicalPath(tools.directory)
+        try tools.require("qemu-img", "create", "-q", "-f", "qcow2", tools.path("empty"), String(Self.byteCount))
+        emptyImage = try Files.readAll(tools.path("empty"), limit: 1 << 20)
         let flaky = Module(name: "flaky", schema: FlakyBranch.fragment, blockDrivers: [FlakyFactory(dice: dice)])
-        agent = try Agent(
-            .init(
-                name: nil, allowedBackingFolders: [folder],
-                logger: Logger(label: "simulation") { _ in SwiftLogNoOpLogHandler() }), modules: Modules.all + [flaky])
+        var configuration = Agent.Configuration(
+            name: nil, allowedBackingFolders: [folder],
+            logger: Logger(label: "simulation") { _ in SwiftLogNoOpLogHandler() })
+        configuration.jobClock = clock
+        agent = try Agent(configuration, modules: Modules.all + [flaky])
     }
 
-    deinit { try? Files.removeTree(folder) }
-
     func run(commandCount: Int) async throws {
-        for _ in 0..<3 { await addImage() }
+        for _ in 0..<3 { try await addImage() }
         for _ in 0..<commandCount where complaints.isEmpty {
-            await step()
+            try await step()
             // Half of the time nothing fails.
             if chance.next(below: 8) == 0 { dice.setRate(oneIn: [0, 0, 40, 200][chance.next(below: 4)]) }
         }
@@ -54,7 +60,9 @@ final class JobSimulation {
 
     // MARK: Commands
 
-    private func execute(_ command: String, _ arguments: JSONObject) async {
+    /// Whether it succeeded.
+    @discardableResult
+    func execute(_ command: String, _ arguments: JSONObject) async -> Bool {
         if isTraced { print("\(command) \(arguments)") }
         let outcome = await withinPatience("\(command) \(arguments)") { [agent] in
             do {
@@ -63,13 +71,13 @@ final class JobSimulation {
             } catch { return "\(error)" }
         }
         log.append("\(command) \(arguments): \(outcome)")
+        return outcome == "ok"
     }
 
     private func withinPatience(_ what: String, _ body: @escaping @AgentActor () async -> String) async -> String {
         let task = Task { @AgentActor in await body() }
         let alarm = Task { @AgentActor in
             try await Task.sleep(nanoseconds: Self.patienceNanoseconds)
-            complaints.append("\(what) does not end")
             print("simulation hangs in \(what)\n" + log.joined(separator: "\n"))
             preconditionFailure("a command hangs")
         }
@@ -77,16 +85,13 @@ final class JobSimulation {
         return await task.value
     }
 
-    private func addImage() async {
+    func path(of image: String) -> String { "\(folder)/\(image)" }
+
+    func addImage() async throws {
         guard images.count < Self.imageLimit else { return }
         imageCount += 1
         let name = "n\(imageCount)"
-        let path = "\(folder)/\(name)"
-        let create = try? ProcessControl.spawn(
-            SpawnRequest(
-                path: "qemu-img", arguments: ["create", "-q", "-f", "qcow2", path, String(Self.byteCount)],
-                descriptors: []))
-        guard let create, case .exited(0)? = try? ProcessControl.wait(create) else { return }
+        try tools.write(emptyImage, to: name)
         var backing = JSONValue.null
         if !images.isEmpty, chance.next(below: 2) == 0 { backing = .string(image()) }
         images.append(name)
@@ -94,120 +99,24 @@ final class JobSimulation {
             "blockdev-add",
             [
                 "driver": "qcow2", "node-name": .string(name), "discard": "unmap", "backing": backing,
-                "file": ["driver": "flaky", "file": ["driver": "file", "filename": .string(path)]],
+                "file": ["driver": "flaky", "file": ["driver": "file", "filename": .string(path(of: name))]],
             ])
     }
 
-    private func image() -> String { images[chance.next(below: images.count)] }
-
-    private func job() -> String {
-        let jobs = agent.jobs.jobs
-        return jobs.isEmpty ? "none" : jobs[chance.next(below: jobs.count)].jobID
+    /// What a node's own image holds, where it may become an overlay; nil otherwise.
+    func layer(of name: String) async throws -> ImageLayer? {
+        guard let node = node(name), node.uses.isEmpty, node.backing == nil else { return nil }
+        let path = path(of: name)
+        return try await BlockingPool.shared.run { [tools] in try ImageLayer(path: path, tools: tools) }
     }
 
-    private func newJob(_ more: JSONObject) -> JSONObject {
-        jobCount += 1
-        var arguments = more
-        arguments["job-id"] = .string("j\(jobCount)")
-        if chance.next(below: 4) == 0 { arguments["auto-finalize"] = false }
-        if chance.next(below: 4) == 0 { arguments["auto-dismiss"] = false }
-        return arguments
-    }
+    func image() -> String { images[chance.next(below: images.count)] }
 
-    private func policy() -> JSONValue { .string(["report", "ignore", "stop", "enospc"][chance.next(below: 4)]) }
-
-    private func step() async {
-        switch chance.next(below: 24) {
-        case 0: await addImage()
-        case 1: await remove(image())
-        case 2, 3:
-            let disk = SimulatedDisk(name: "x\(jobCount)-\(log.count)", on: node(image()) ?? agent.graph.nodes[0])
-            if disks.count < 4, let disk { disks.append(disk) } else { _ = disk?.leave() }
-        case 4...8:
-            guard !disks.isEmpty else { return }
-            let disk = disks[chance.next(below: disks.count)]
-            let (value, index) = (UInt8(chance.next(below: 255) + 1), chance.next(below: 16))
-            log.append("write \(value) to block \(index) of \(disk.name) on \(disk.nodeName ?? "")")
-            await disk.write(value, to: index)
-        case 9: await look(mayFail: true)
-        case 10: await execute("blockdev-snapshot", ["node": .string(image()), "overlay": .string(image())])
-        case 11:
-            let arguments: JSONObject = ["device": .string(image()), "on-error": policy()]
-            await execute("block-stream", newJob(arguments.merging(base("base-node", oneIn: 2))))
-        case 12:
-            var arguments: JSONObject = ["device": .string(image()), "on-error": policy()]
-            arguments = arguments.merging(base("top-node", oneIn: 2)).merging(base("base-node", oneIn: 2))
-            await execute("block-commit", newJob(arguments))
-        case 13:
-            await execute(
-                "blockdev-mirror",
-                newJob([
-                    "device": .string(image()), "target": .string(image()), "sync": "full",
-                    "copy-mode": chance.next(below: 2) == 0 ? "background" : "write-blocking",
-                    "on-target-error": policy(),
-                ]))
-        case 14:
-            await execute(
-                "blockdev-backup",
-                newJob([
-                    "device": .string(image()), "target": .string(image()),
-                    "sync": chance.next(below: 3) == 0 ? "none" : "full", "on-target-error": policy(),
-                ]))
-        case 15: await execute("job-complete", ["id": .string(job())])
-        case 16: await execute("job-finalize", ["id": .string(job())])
-        case 17: await execute("job-dismiss", ["id": .string(job())])
-        case 18: await execute("job-cancel", ["id": .string(job())])
-        case 19: await execute("block-job-cancel", ["device": .string(job())])
-        case 20: await execute(chance.next(below: 2) == 0 ? "job-pause" : "job-resume", ["id": .string(job())])
-        case 21: await reopen(image())
-        case 22: await transaction()
-        default: try? await Task.sleep(nanoseconds: UInt64(chance.next(below: 5)) * 1_000_000)
-        }
-    }
-
-    private func node(_ name: String) -> GraphNode? { agent.graph.find(nodeName: name) }
-
-    private func base(_ member: String, oneIn count: Int) -> JSONObject {
-        chance.next(below: count) == 0 ? [member: .string(image())] : [:]
-    }
-
-    private func remove(_ name: String) async {
-        guard images.count > 2 else { return }
-        await execute("blockdev-del", ["node-name": .string(name)])
-        if node(name) == nil { images.removeAll { $0 == name } }
-    }
-
-    private func reopen(_ name: String) async {
-        guard let object = node(name)?.currentOptions?.object else { return }
-        var options = object
-        options["read-only"] = .bool(chance.next(below: 2) == 0)
-        await execute("blockdev-reopen", ["options": [.object(options)]])
-    }
-
-    private func transaction() async {
-        var actions: [JSONValue] = []
-        for number in 0...chance.next(below: 3) {
-            let bitmap = JSONValue.string("b\(chance.next(below: 3))")
-            switch chance.next(below: 4) {
-            case 0:
-                actions.append(["type": "block-dirty-bitmap-add", "data": ["node": .string(image()), "name": bitmap]])
-            case 1:
-                actions.append([
-                    "type": "blockdev-snapshot", "data": ["node": .string(image()), "overlay": .string(image())],
-                ])
-            case 2:
-                let data = newJob(["device": .string(image()), "target": .string(image()), "sync": "full"])
-                actions.append(["type": "blockdev-backup", "data": .object(data)])
-            default:
-                if number > 0, chance.next(below: 2) == 0 { actions.append(["type": "abort", "data": [:]]) }
-            }
-        }
-        await execute("transaction", ["actions": .array(actions)])
-    }
+    func node(_ name: String) -> GraphNode? { agent.graph.find(nodeName: name) }
 
     // MARK: Looking
 
-    private func look(mayFail: Bool) async {
+    func look(mayFail: Bool) async {
         for disk in disks {
             let found = await disk.complaints(mayFail: mayFail)
             complaints += found
@@ -233,23 +142,14 @@ final class JobSimulation {
         }
         for failure in await agent.graph.closeAll() { complaints.append("closing: \(failure)") }
         if !agent.graph.nodes.isEmpty { complaints.append("nodes are left: \(agent.graph.nodes.map(\.name))") }
-        for number in 1...max(1, imageCount) { try check("\(folder)/n\(number)") }
+        for number in 1...max(1, imageCount) { try await check(path(of: "n\(number)")) }
     }
 
-    /// Clusters may be leaked where a request has failed; damage there must not be.
-    private func check(_ path: String) throws {
-        guard Files.exists(path) else { return }
-        let process = try ProcessControl.spawn(
-            SpawnRequest(path: "qemu-img", arguments: ["check", "-q", "-U", "-f", "qcow2", path], descriptors: []))
-        let status = try ProcessControl.wait(process)
-        if status != .exited(0), status != .exited(3) { complaints.append("qemu-img check \(path): \(status)") }
-    }
-}
-
-extension JSONObject {
-    fileprivate func merging(_ other: JSONObject) -> JSONObject {
-        var merged = self
-        for (key, value) in other { merged[key] = value }
-        return merged
+    /// Clusters may be leaked where a request has failed; damage there must not be, nor a lock, which qemu-img would meet.
+    private func check(_ path: String) async throws {
+        let (status, output) = try await BlockingPool.shared.run { [tools] in
+            try tools.run("qemu-img", ["check", "-q", "-f", "qcow2", path])
+        }
+        if status != 0, status != 3 { complaints.append("qemu-img check \(path) ended with \(status): \(output)") }
     }
 }

@@ -4,21 +4,23 @@ import Testing
 
 @testable import AgentCore
 
-/// Random commands on a graph that is in use. `COLDFRAME_SIMULATIONS` sets the number of sequences, `COLDFRAME_TEST_SEED`
-/// repeats a run.
-///
-/// Runs only where a number is set: its model takes every overlay for empty, and complains of one that a job has written to.
+/// Random commands on a graph that is in use. `COLDFRAME_SIMULATIONS` sets the number of sequences, which otherwise follows
+/// from the time that they take; `COLDFRAME_TEST_SEED` repeats a run.
 @AgentActor
-@Suite("Simulation of jobs", .serialized, .enabled(if: ProcessControl.environment("COLDFRAME_SIMULATIONS") != nil))
+@Suite("Simulation of jobs", .serialized)
 struct JobSimulationTests {
+    private static let sliceNanoseconds: UInt64 = 15_000_000_000
+
     @Test("Whatever is asked in whatever order: no write is lost, nothing is left, no image is damaged")
     func sequences() async throws {
-        let first =
-            ProcessControl.environment("COLDFRAME_TEST_SEED").flatMap { UInt64($0) }
-            ?? SystemClock.monotonicNanoseconds()
-        let count = ProcessControl.environment("COLDFRAME_SIMULATIONS").flatMap { UInt64($0) } ?? 12
-        print("simulation of jobs: seed \(first), \(count) sequences")
-        for number in 0..<count {
+        let start = SystemClock.monotonicNanoseconds()
+        let first = ProcessControl.environment("COLDFRAME_TEST_SEED").flatMap { UInt64($0) } ?? start
+        let count = ProcessControl.environment("COLDFRAME_SIMULATIONS").flatMap { UInt64($0) }
+        print("simulation of jobs: seed \(first)")
+        var number: UInt64 = 0
+        while number < count ?? 1
+            || (count == nil && SystemClock.monotonicNanoseconds() - start < Self.sliceNanoseconds)
+        {
             let simulation = try JobSimulation(seed: first &+ number)
             try await simulation.run(commandCount: 120)
             guard simulation.complaints.isEmpty else {
@@ -26,7 +28,9 @@ struct JobSimulationTests {
                     "seed \(first &+ number): \(simulation.complaints)\n\(simulation.log.joined(separator: "\n"))")
                 return
             }
+            number += 1
         }
+        print("simulation of jobs: \(number) sequences")
     }
 }
 

@@ -11,7 +11,7 @@ final class SimulatedDisk {
     let name: String
     let use: NodeUse
     private let block: BlockNode
-    /// nil where a write has failed: old or new may stand there.
+    /// nil where it is not known: nothing was written yet, or a write has failed and old or new may stand there.
     private var expected: [UInt8?]
 
     init?(name: String, on node: GraphNode) {
@@ -26,14 +26,28 @@ final class SimulatedDisk {
 
     var nodeName: String? { use.node?.name }
 
-    func write(_ value: UInt8, to index: Int) async {
+    /// It is the disk of this node itself, with filters in between at most.
+    func stands(on nodeName: String) -> Bool { use.node?.withoutFilters.name == nodeName }
+
+    /// The node is one of those whose content the disk shows.
+    func shows(_ nodeName: String) -> Bool { use.node?.chain.contains { $0.name == nodeName } ?? false }
+
+    /// What stands in a block now without a write of the disk; nil for something that is not known.
+    func expect(_ value: UInt8?, in index: Int) {
         guard index < expected.count else { return }
+        expected[index] = value
+    }
+
+    /// Whether it was written.
+    func write(_ value: UInt8, to index: Int) async -> Bool {
+        guard index < expected.count else { return false }
         let bytes = [UInt8](repeating: value, count: Self.blockByteCount)
         let offset = UInt64(index * Self.blockByteCount)
         let isWritten = await BlockingPool.shared.run { [block] in
             (try? bytes.withUnsafeBytes { try block.write($0, at: offset) }) != nil
         }
         expected[index] = isWritten ? value : nil
+        return isWritten
     }
 
     /// What is not as it must be. Blocks that cannot be read are looked at again when nothing fails any more.

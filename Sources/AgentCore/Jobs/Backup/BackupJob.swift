@@ -66,7 +66,8 @@ final class BackupJob: JobDriver, NodeUsing {
         }
         if request.extent == .bitmap, let bits = request.bitmap?.bits { copy.restrict(to: bits) }
         for (node, handle) in [(filter, sourceGate), (target, targetGate)] {
-            let use = NodeUse(.job("backup"), role: "main node", permissions: [], shared: .all, handle: handle)
+            let use = NodeUse(
+                .job("backup"), role: "main node", permissions: [], shared: .all, handle: handle, filter: filter)
             // Nobody can stand against a use that needs nothing and forbids nothing.
             try node.add(use)
             uses.append(use)

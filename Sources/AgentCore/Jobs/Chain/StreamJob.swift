@@ -51,7 +51,9 @@ final class StreamJob: JobDriver, NodeUsing {
         _ node: GraphNode, _ role: String, _ permissions: NodePermissions = [], shared: NodePermissions,
         _ handle: BlockNode? = nil
     ) throws {
-        let use = NodeUse(.job(jobType), role: role, permissions: permissions, shared: shared, handle: handle)
+        let use = NodeUse(
+            .job(jobType), role: role, permissions: permissions, shared: shared, handle: handle,
+            filter: filter)
         try node.add(use)
         uses.append(use)
     }

@@ -81,7 +81,9 @@ final class MirrorJob: JobDriver, NodeUsing {
         _ node: GraphNode, _ role: String, as kind: NodeUse.Kind? = nil, _ permissions: NodePermissions = [],
         shared: NodePermissions, _ handle: BlockNode? = nil
     ) throws {
-        let use = NodeUse(kind ?? .job(jobType), role: role, permissions: permissions, shared: shared, handle: handle)
+        let use = NodeUse(
+            kind ?? .job(jobType), role: role, permissions: permissions, shared: shared, handle: handle,
+            filter: filter)
         try node.add(use)
         uses.append(use)
     }
