@@ -30,6 +30,7 @@ public final class Agent {
     public let monitors: MonitorRegistry
     public let commands: CommandTable
     public let directories: AgentDirectories?
+    let objects: ObjectRegistry
     let graph: Graph
     let exports: ExportRegistry
     let snapshotExports: SnapshotExportRegistry
@@ -70,11 +71,13 @@ public final class Agent {
             monitors.post(event: name, data: data)
         }
         jobs = JobRegistry(clock: configuration.jobClock, post: post)
+        objects = ObjectRegistry(factories: modules.flatMap(\.objects))
         graph = Graph(
             factories: modules.flatMap(\.blockDrivers),
             gate: ImageReferenceGate(allowedFolders: configuration.allowedBackingFolders),
             openImages: try directories.map { try OpenImages(stateDirectory: $0.state, logger: configuration.logger) },
             post: post)
+        graph.findObject = { [objects] in objects.find($0) }
         if let recorder {
             graph.record = { shape in try await recorder.follow(shape) }
         }
@@ -106,6 +109,7 @@ public final class Agent {
         registerDriveMirrorCommand(commands, agent: self)
         registerAmendCommand(commands, agent: self)
         registerChainJobCommands(commands, agent: self)
+        registerObjectCommands(commands, agent: self)
         registerNodeCommands(commands, agent: self)
         registerChainCommands(commands, agent: self)
         registerBlockCommands(commands, agent: self)
@@ -119,6 +123,9 @@ public final class Agent {
     /// Commands are answered from here on, as soon as a monitor is added.
     private func serve(_ modules: [Module]) {
         let hooks = MonitorHooks(
+            isGuests: { [guests, objects] command, arguments in
+                guests.guest != nil && objects.leavesToGuest(command, arguments)
+            },
             passThrough: { [guests] command, arguments in
                 try await guests.guest?.passThrough(command, arguments: arguments)
             },
@@ -177,6 +184,8 @@ public final class Agent {
     /// Ends everything: jobs first (they give back what they hold), then mounts, the guest, exports and nodes. A guest that
     /// is not to end goes on without an agent, and waits for its disks until the next one takes it over.
     public func stop(endsGuest: Bool) async {
+        // What waits for its turn at a limit would otherwise be waited for.
+        graph.releaseDelays()
         await jobs.cancelAll()
         await snapshotExports.removeAll()
         do {

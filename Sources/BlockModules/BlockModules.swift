@@ -1,3 +1,4 @@
+import BlkdebugFilter
 import ColdframeKit
 import CompressFilter
 import CopyBeforeWriteFilter
@@ -8,6 +9,7 @@ import Qcow2Format
 import RawFormat
 import RawSidecarFormat
 import SnapshotFilter
+import ThrottleFilter
 import VdiFormat
 import VmdkFormat
 import VpcFormat
@@ -25,7 +27,9 @@ public enum BlockModules {
         VmdkFormatModule.module,
         CompressModule.module,
         CopyBeforeWriteModule.module,
+        BlkdebugModule.module,
         SnapshotModule.module,
+        ThrottleModule.module,
         FatFilesystemModule.module,
     ]
 }

@@ -83,7 +83,8 @@ struct CommandLineParser {
                 let input = try Keyval.input(ShortBooleans.expand(value), impliedKey: "backend")
                 try addChardev(ChardevOptions(input), location)
             case .monitor: try addMonitor(value, location)
-            case .object: throw QMPError(.genericError, try Self.refusedObject(value))
+            case .object:
+                add(location, .addObject(try ObjectOptions(Keyval.input(value, impliedKey: "qom-type"))))
             case .pidfile: plan.pidFile = value
             case .allowBacking: plan.allowedBackingFolders.append(value)
             case .guestAtExit: plan.guestAtExit = try GuestAtExit(QAPIInput(.string(value)))
@@ -177,12 +178,6 @@ struct CommandLineParser {
             throw StartupError("--name \(name)", "The agent already has the name '\(other)'")
         }
         plan.name = name
-    }
-
-    private static func refusedObject(_ value: String) throws(QMPError) -> String {
-        var members = try QAPIObjectInput(Keyval.input(value, impliedKey: "qom-type"))
-        let kind: String = try members.required("qom-type")
-        return "Parameter 'qom-type' does not accept value '\(kind)': the agent has no objects"
     }
 }
 

@@ -6,8 +6,8 @@ import QMPWire
 
 /// A configuration file in TOML with QAPI's names.
 ///
-/// Whatever the order of its sections, what they ask for is done in this one: blockdev, nbd-server, export, guest,
-/// snapshot-export, chardev, monitor. So every section finds what it names, and clients come last.
+/// Whatever the order of its sections, what they ask for is done in this one: object, blockdev, nbd-server, export,
+/// guest, snapshot-export, chardev, monitor. So every section finds what it names, and clients come last.
 struct Configuration {
     var name: String?
     var pidFile: String?
@@ -67,6 +67,7 @@ struct Configuration {
     ) throws(QMPError) -> [StartupAction] {
         let input = QAPIInput(value)
         switch section {
+        case .object: return [.addObject(try ObjectOptions(input))]
         case .blockdev: return [.addBlockdev(try BlockdevOptions(input))]
         case .nbdServer: return [.startNBDServer(try NBDServerArguments.decode(input))]
         case .export: return [.addExport(try BlockExportOptions(input))]

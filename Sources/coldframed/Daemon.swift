@@ -105,6 +105,7 @@ extension StartupStep {
             return StartItem(location: location, command: command, arguments: arguments)
         }
         return switch action {
+        case .addObject(let options): item("object-add", options)
         case .addBlockdev(let options): item("blockdev-add", options)
         case .addExport(let options): item("block-export-add", options)
         case .addGuest(let options): item("guest-add", options)
@@ -130,7 +131,7 @@ private struct AgentStart {
     mutating func perform(_ step: StartupStep) async throws {
         if let item = step.item { _ = try await agent.commands.execute(item.command, item.arguments) }
         switch step.action {
-        case .addBlockdev, .addExport, .addGuest, .addSnapshotExport, .startNBDServer: break
+        case .addObject, .addBlockdev, .addExport, .addGuest, .addSnapshotExport, .startNBDServer: break
         case .addChardev(let options): chardevs[options.id] = options.backend.chardev
         case .addMonitor(let options):
             guard let chardev = chardevs[options.chardev] else {

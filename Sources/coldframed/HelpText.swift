@@ -9,6 +9,8 @@ enum HelpText {
 
           --name NAME            name of the agent; with it the agent keeps state
           --config FILE          configuration in TOML; its parts are followed here
+          --object [qom-type=]throttle-group,id=ID[,limits.LIMIT=N...]
+                                 make an object that nodes refer to
           --blockdev [driver=]DRIVER[,node-name=NODE][,read-only=on|off]
                      [,auto-read-only=on|off][,force-share=on|off]
                      [,discard=ignore|unmap][,cache.direct=on|off]

@@ -33,6 +33,8 @@ struct StartupStep: Sendable {
 }
 
 enum StartupAction: Sendable {
+    /// `object-add`.
+    case addObject(ObjectOptions)
     /// `blockdev-add`.
     case addBlockdev(BlockdevOptions)
     case addChardev(ChardevOptions)

@@ -6,6 +6,7 @@ import QMPWire
 struct TOMLDocument {
     /// What a configuration may hold beside plain members.
     enum Section: String {
+        case object
         case blockdev
         case nbdServer = "nbd-server"
         case export
@@ -14,7 +15,9 @@ struct TOMLDocument {
         case monitor
 
         /// The order in which they are done.
-        static let inOrder: [Section] = [.blockdev, .nbdServer, .export, .guest, .snapshotExport, .monitor]
+        static let inOrder: [Section] = [
+            .object, .blockdev, .nbdServer, .export, .guest, .snapshotExport, .monitor,
+        ]
 
         /// `[[name]]`, any number, instead of one `[name]`.
         var isList: Bool { self != .nbdServer && self != .guest }

@@ -84,7 +84,7 @@ import Testing
             ),
             (
                 ["--object", "foo,id=1"],
-                "--object foo,id=1: Parameter 'qom-type' does not accept value 'foo': the agent has no objects"
+                "--object foo,id=1: Parameter 'qom-type' does not accept value 'foo'"
             ),
             (
                 ["--daemonize"],

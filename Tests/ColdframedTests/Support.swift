@@ -39,6 +39,7 @@ extension StartupAction {
     /// Its kind in one word, for orders.
     var kind: String {
         switch self {
+        case .addObject: "object"
         case .addBlockdev: "blockdev"
         case .addChardev: "chardev"
         case .addMonitor: "monitor"

@@ -43,6 +43,9 @@ public final class Graph {
         goneNames.subtract(shape.gone)
     }
 
+    /// The objects that nodes may refer to.
+    var findObject: @AgentActor (String) -> (any UserObject)? = { _ in nil }
+
     /// Who reads which snapshot.
     let leases = LeaseTable()
     /// Whether a snapshot is being made or deleted, so that nobody may see it.

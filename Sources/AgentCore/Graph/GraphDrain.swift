@@ -8,6 +8,8 @@ import ColdframeKit
 final class GraphDrain {
     private var nodes: [GraphNode] = []
     private var gates: [(gate: RequestGate, node: GraphNode)] = []
+    /// What holds requests back lets them go while it lasts.
+    private var released: [any Delaying] = []
 
     /// Begins nothing yet.
     init(_ nodes: [GraphNode]) {
@@ -28,6 +30,7 @@ final class GraphDrain {
         for node in nodes { node.drains.append(self) }
         let closing = gates
         for (gate, _) in closing { gate.close() }
+        releaseDelays()
         for (gate, node) in closing {
             guard await gate.untilIdle(deadlineNanoseconds: deadlineNanoseconds) else {
                 end()
@@ -38,10 +41,26 @@ final class GraphDrain {
     }
 
     func end() {
+        for driver in released { driver.endRelease() }
+        released = []
         for node in nodes { node.drains.removeAll { $0 === self } }
         for (gate, _) in gates { gate.endDrain() }
         nodes = []
         gates = []
+    }
+
+    /// Of the nodes and of all below them: a request of a user goes down through those.
+    private func releaseDelays() {
+        var seen: Set<ObjectIdentifier> = []
+        func visit(_ node: GraphNode) {
+            guard seen.insert(ObjectIdentifier(node)).inserted else { return }
+            if let driver = node.block.driver as? any Delaying {
+                driver.beginRelease()
+                released.append(driver)
+            }
+            for child in node.children { child.node.map(visit) }
+        }
+        for node in nodes { visit(node) }
     }
 
     /// A user or a parent that has come to one of the nodes: nothing has passed its gates yet.
@@ -62,6 +81,13 @@ final class GraphDrain {
 
     /// The first node that somebody is inside of.
     var busyNodeName: String? { gates.first { $0.gate.inFlightCount > 0 }?.node.name }
+}
+
+extension Graph {
+    /// Whatever holds requests back lets them go from now on (the agent's end).
+    func releaseDelays() {
+        for node in nodes { (node.block.driver as? any Delaying)?.beginRelease() }
+    }
 }
 
 extension GraphNode {

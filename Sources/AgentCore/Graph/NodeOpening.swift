@@ -15,6 +15,8 @@ final class NodeOpening: OpenContext {
         let name: String
         let node: GraphNode
         let role: ChildRole
+        let taken: NodePermissions
+        let unshared: NodePermissions
         /// Holds the child until its parent is a node and uses it itself.
         let hold: NodeUse
     }
@@ -30,6 +32,14 @@ final class NodeOpening: OpenContext {
     var autoReadOnly: Bool { options.autoReadOnly ?? false }
 
     func child(_ name: String, _ reference: BlockdevRef, role: ChildRole) async throws -> BlockNode {
+        try await child(name, reference, role: role, taking: [], unsharing: [])
+    }
+
+    func child(
+        _ name: String, _ reference: BlockdevRef, role: ChildRole, taking: [BlockPermission],
+        unsharing: [BlockPermission]
+    ) async throws -> BlockNode {
+        let (taken, unshared) = (NodePermissions(taking), NodePermissions(unsharing))
         let node: GraphNode
         switch reference {
         case .reference(let nodeName):
@@ -44,13 +54,15 @@ final class NodeOpening: OpenContext {
         let mayWrite = role.isWritten && !isReadOnly && !node.block.isReadOnly
         let handle = BlockNode(node.body)
         let hold = Self.use(.opening(nodeName), name: name, role: role, mayWrite: mayWrite, handle: handle)
+            .demanding(taken, forbidding: unshared)
         do {
             try node.add(hold)
         } catch {
             if case .definition = reference { try? await graph.close(node) }
             throw error
         }
-        children.append(Child(name: name, node: node, role: role, hold: hold))
+        children.append(
+            Child(name: name, node: node, role: role, taken: taken, unshared: unshared, hold: hold))
         return handle
     }
 
@@ -59,6 +71,8 @@ final class NodeOpening: OpenContext {
         try BitmapRegistry.check(bitmap, against: .use)
         return bitmap
     }
+
+    func object(id: String) -> (any UserObject)? { graph.findObject(id) }
 
     func backingNamedByImage(filename: String, format: String?, imageFilename: String) async throws -> BlockNode {
         let gate = gate
@@ -123,7 +137,8 @@ final class NodeOpening: OpenContext {
             child.node.remove(child.hold)
             let mayWrite = child.role.isWritten && !node.block.isReadOnly
             let use = Self.use(
-                .parent(node), name: child.name, role: child.role, mayWrite: mayWrite, handle: child.hold.handle)
+                .parent(node), name: child.name, role: child.role, mayWrite: mayWrite, handle: child.hold.handle
+            ).demanding(child.taken, forbidding: child.unshared)
             node.children.append(use)
             try child.node.add(use)
         }

@@ -43,6 +43,13 @@ final class NodeUse {
         self.filter = filter
     }
 
+    /// The same use, which needs more and forbids more than its role says.
+    func demanding(_ permissions: NodePermissions, forbidding: NodePermissions) -> NodeUse {
+        ownPermissions.formUnion(permissions)
+        ownShared.subtract(forbidding)
+        return self
+    }
+
     var parent: GraphNode? {
         if case .parent(let node) = kind { node } else { nil }
     }

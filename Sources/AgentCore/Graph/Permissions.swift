@@ -1,3 +1,5 @@
+import QAPI
+
 /// What a user of a node needs to do with it, and what it lets others do (QEMU's `BLK_PERM_*`).
 struct NodePermissions: OptionSet, Sendable {
     let rawValue: UInt8
@@ -16,5 +18,19 @@ struct NodePermissions: OptionSet, Sendable {
             (.resize, "resize"),
         ]
         return table.filter { contains($0.0) }.map(\.1).joined(separator: ", ")
+    }
+}
+
+extension NodePermissions {
+    /// By their names on the wire.
+    init(_ names: [BlockPermission]) {
+        self = names.reduce(into: []) { permissions, name in
+            switch name {
+            case .consistentRead: permissions.insert(.consistentRead)
+            case .write: permissions.insert(.write)
+            case .writeUnchanged: permissions.insert(.writeUnchanged)
+            case .resize: permissions.insert(.resize)
+            }
+        }
     }
 }

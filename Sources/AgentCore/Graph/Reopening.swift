@@ -175,6 +175,8 @@ private final class ReopenContext: OpenContext {
         throw ColdframeError(.invalidArgument, "Cannot change the option 'bitmap'")
     }
 
+    func object(id: String) -> (any UserObject)? { graph.findObject(id) }
+
     func backingNamedByImage(filename: String, format: String?, imageFilename: String) async throws -> BlockNode {
         try existing("backing")
     }

@@ -16,7 +16,9 @@ func registerControlCommands(_ commands: CommandTable, hooks: MonitorHooks, sche
         return Set(own + guest).sorted().map { CommandInfo(name: $0) }
     }
     commands.register(QueryQmpSchemaCommand.self) { _ in
-        SchemaMerger.merge(own: Introspection.merged(schemas), guest: await hooks.guestSchema())
+        SchemaMerger.merge(
+            own: Introspection.merged(schemas), guest: await hooks.guestSchema(),
+            shared: ObjectRegistry.sharedCommands)
     }
     commands.register(QuitCommand.self) { arguments in
         CommandContext.afterReply { hooks.quit(arguments.guest ?? .end == .end) }

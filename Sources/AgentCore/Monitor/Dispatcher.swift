@@ -130,7 +130,7 @@ final class Dispatcher {
             return try Negotiation.prepare(request.arguments, connection)
         }
         guard connection.isNegotiated else { throw Negotiation.expected }
-        if let entry = commands.entry(request.command) {
+        if let entry = commands.entry(request.command), !hooks.isGuests(request.command, request.arguments) {
             if request.kind == .executeOutOfBand, !entry.allowsOutOfBand {
                 throw Self.refusedOutOfBand(request.command)
             }

@@ -3,6 +3,8 @@ import QMPWire
 
 /// What the monitor asks of the rest of the core.
 public struct MonitorHooks: Sendable {
+    /// A command that the agent has is the guest's with these arguments.
+    public var isGuests: @Sendable @AgentActor (String, JSONObject) -> Bool
     /// Carries out a command that the agent does not own: passes it to the guest. nil, or a nil result: there is no
     /// guest, and the command does not exist.
     public var passThrough: (@Sendable @AgentActor (String, JSONObject) async throws -> JSONValue?)?
@@ -14,11 +16,13 @@ public struct MonitorHooks: Sendable {
     public var quit: @Sendable @AgentActor (_ endsGuest: Bool) -> Void
 
     public init(
+        isGuests: @escaping @Sendable @AgentActor (String, JSONObject) -> Bool = { _, _ in false },
         passThrough: (@Sendable @AgentActor (String, JSONObject) async throws -> JSONValue?)? = nil,
         guestCommands: @escaping @Sendable @AgentActor () async -> [String] = { [] },
         guestSchema: @escaping @Sendable @AgentActor () async -> [JSONValue] = { [] },
         quit: @escaping @Sendable @AgentActor (_ endsGuest: Bool) -> Void = { _ in }
     ) {
+        self.isGuests = isGuests
         self.passThrough = passThrough
         self.guestCommands = guestCommands
         self.guestSchema = guestSchema

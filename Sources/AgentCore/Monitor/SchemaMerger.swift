@@ -2,11 +2,14 @@ import QMPWire
 
 /// Makes one schema of the agent's and the guest's `query-qmp-schema`.
 ///
-/// Commands and events that the agent has are the agent's. Types of the guest get new names, the names mean nothing to
+/// Commands and events that the agent has are the agent's, but for those that it shares with the guest, which the guest
+/// describes whole. Types of the guest get new names, the names mean nothing to
 /// clients, and those that nothing refers to any more are left out.
 enum SchemaMerger {
-    static func merge(own: [JSONValue], guest: [JSONValue]) -> [JSONValue] {
+    static func merge(own: [JSONValue], guest: [JSONValue], shared: Set<String> = []) -> [JSONValue] {
         if guest.isEmpty { return own }
+        let left = shared.intersection(guest.compactMap { $0["name"]?.stringValue })
+        let own = own.filter { !left.contains($0["name"]?.stringValue ?? "") }
         let ownNames = Set(own.compactMap { $0["name"]?.stringValue })
         var types: [String: JSONObject] = [:]
         var order: [String] = []

@@ -25,6 +25,14 @@ struct AgentRecord: Sendable, Equatable {
         items.removeAll { removal.matches($0) }
     }
 
+    /// It is to be made in another way than it was.
+    mutating func change(_ item: RecordedItem) {
+        guard let index = items.firstIndex(where: { $0.isRival(of: item) }) else { return }
+        var item = item
+        item.isConfigured = items[index].isConfigured
+        items[index] = item
+    }
+
     /// It was never made.
     mutating func forget(_ item: RecordedItem) { items.removeAll { $0.isRival(of: item) } }
 

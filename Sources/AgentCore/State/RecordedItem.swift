@@ -4,7 +4,7 @@ import QMPWire
 /// Something that a command has made and that a restarted agent makes again: by the same command.
 struct RecordedItem: Sendable, Equatable {
     enum Kind: String, Sendable {
-        case node, server, export, guest, tree
+        case object, node, server, export, guest, tree
     }
 
     let kind: Kind
@@ -23,6 +23,7 @@ struct RecordedItem: Sendable, Equatable {
     /// What a command with these arguments makes; nil if it is none that is recorded.
     init?(command: String, arguments: JSONObject, isConfigured: Bool = false) {
         switch command {
+        case "object-add": (kind, name) = (.object, arguments["id"]?.stringValue ?? "")
         case "blockdev-add": (kind, name) = (.node, arguments["node-name"]?.stringValue ?? "")
         case "nbd-server-start": (kind, name) = (.server, "")
         case "block-export-add": (kind, name) = (.export, arguments["id"]?.stringValue ?? "")
@@ -83,6 +84,7 @@ struct RecordedItem: Sendable, Equatable {
     /// The command that takes away what this one has just made; nil for a guest, which is recorded before it is made.
     var inverse: (command: String, arguments: JSONObject)? {
         switch kind {
+        case .object: ("object-del", ["id": .string(name)])
         case .node: ("blockdev-del", ["node-name": .string(name)])
         case .server: ("nbd-server-stop", [:])
         case .export: ("block-export-del", ["id": .string(name), "mode": "hard"])
@@ -91,7 +93,7 @@ struct RecordedItem: Sendable, Equatable {
         }
     }
 
-    private static let pathMembers: Set = ["filename", "path", "mountpoint", "log", "attach"]
+    private static let pathMembers: Set = ["filename", "path", "mountpoint", "log", "attach", "config"]
 
     /// With all paths absolute: the next agent may stand in another folder.
     private static func absolute(_ value: JSONValue) -> JSONValue {
@@ -117,6 +119,7 @@ struct RecordedRemoval {
             return { $0.kind == kind && $0.name == name }
         }
         switch command {
+        case "object-del": matches = named(.object, "id")
         case "blockdev-del": matches = named(.node, "node-name")
         case "block-export-del": matches = named(.export, "id")
         case "nbd-server-remove": matches = named(.export, "name")

@@ -16,8 +16,9 @@ struct RestartPlan {
     /// - Parameter isSameBoot: a guest of the record that does not live then has ended, and is not started again; after
     ///   a boot of the host it is.
     init(configured: [RecordedItem], record: AgentRecord, guestLives: Bool, isSameBoot: Bool) {
+        let plan: [RecordedItem]
         if guestLives {
-            items =
+            plan =
                 record.items
                 + configured.filter { item in
                     !record.items.contains(where: item.isRival) && !record.removed.contains(where: item.isRival)
@@ -37,12 +38,13 @@ struct RestartPlan {
             if let guest = configured.first(where: { $0.kind == .guest }), let moved = last?.movedDisks, !moved.isEmpty
             {
                 // Behind the nodes, which are the clients'.
-                items =
-                    configured.filter { $0.kind != .guest } + others + [guest.serving(moved, overriding: false)]
+                plan = configured.filter { $0.kind != .guest } + others + [guest.serving(moved, overriding: false)]
             } else {
-                items = configured + others
+                plan = configured + others
             }
             deferred = []
         }
+        // Nodes change their places in the record as they do in the graph; objects refer to nothing.
+        items = plan.filter { $0.kind == .object } + plan.filter { $0.kind != .object }
     }
 }

@@ -1,6 +1,7 @@
 import ColdframeKit
 import LinuxSystem
 import Logging
+import QAPI
 import QMPWire
 
 /// Keeps the agent's record on stable storage: a command that makes or takes away something has its reply when the record
@@ -86,6 +87,19 @@ final class StateRecorder {
                 ? "a later start does so too, unless it names a node for the disk"
                 : "a start without a living guest follows it"
             logger.warning("\(change) from now on; the configuration says otherwise: \(later)")
+        }
+    }
+
+    /// An object is another by now. On a throw the record is as it was.
+    func follow(_ options: ObjectOptions) async throws {
+        guard let item = RecordedItem(command: "object-add", arguments: options.object) else { return }
+        let before = record
+        record.change(item)
+        do {
+            if isWritten { try await write() }
+        } catch {
+            record = before
+            throw ColdframeError(wrapping: error).prefixed("The change of object '\(options.id)' could not be recorded")
         }
     }
 

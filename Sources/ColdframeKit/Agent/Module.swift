@@ -12,6 +12,7 @@ public struct Module: Sendable {
     public var guests: [any GuestFactory]
     public var vmStateStores: [any VMStateStoreFactory]
     public var guestFilesystems: [any GuestFilesystemFactory]
+    public var objects: [any UserObjectFactory]
     public var diskServer: (any DiskServerFactory)?
     /// Registers the module's commands (those of its own schema) with the agent.
     public var registerCommands:
@@ -21,7 +22,8 @@ public struct Module: Sendable {
         name: String, schema: SchemaFragment = .empty, blockDrivers: [any BlockDriverFactory] = [],
         blockExports: [any BlockExportFactory] = [], snapshotExports: [any SnapshotExportFactory] = [],
         guests: [any GuestFactory] = [], vmStateStores: [any VMStateStoreFactory] = [],
-        guestFilesystems: [any GuestFilesystemFactory] = [], diskServer: (any DiskServerFactory)? = nil,
+        guestFilesystems: [any GuestFilesystemFactory] = [], objects: [any UserObjectFactory] = [],
+        diskServer: (any DiskServerFactory)? = nil,
         registerCommands: @escaping @Sendable @AgentActor (any CommandRegistry, any AgentServices) -> Void = { _, _ in }
     ) {
         self.name = name
@@ -32,6 +34,7 @@ public struct Module: Sendable {
         self.guests = guests
         self.vmStateStores = vmStateStores
         self.guestFilesystems = guestFilesystems
+        self.objects = objects
         self.diskServer = diskServer
         self.registerCommands = registerCommands
     }

@@ -50,8 +50,15 @@ public protocol OpenContext: AnyObject {
     var autoReadOnly: Bool { get }
     /// Opens or looks up a child and records it as this node's. `role` decides permissions and inherited options.
     func child(_ name: String, _ reference: BlockdevRef, role: ChildRole) async throws -> BlockNode
+    /// The same, with permissions that the driver takes on the child and that it forbids others, beyond those of its role.
+    func child(
+        _ name: String, _ reference: BlockdevRef, role: ChildRole, taking: [BlockPermission],
+        unsharing: [BlockPermission]
+    ) async throws -> BlockNode
     /// A dirty bitmap of any node that nobody is at; QEMU's text if there is none.
     func bitmap(named name: String, node nodeName: String) throws -> DirtyBitmap
+    /// An object that a client has made; nil if there is none of that id.
+    func object(id: String) -> (any UserObject)?
     /// Opens the backing file that an image names, if the gate allows it; `format` nil means that the image does not
     /// say. The error names the file and the options that would allow it.
     func backingNamedByImage(filename: String, format: String?, imageFilename: String) async throws -> BlockNode
@@ -66,6 +73,15 @@ public protocol OpenContext: AnyObject {
 }
 
 extension OpenContext {
+    /// For contexts in which nobody else uses the child.
+    public func child(
+        _ name: String, _ reference: BlockdevRef, role: ChildRole, taking: [BlockPermission],
+        unsharing: [BlockPermission]
+    ) async throws -> BlockNode { try await child(name, reference, role: role) }
+
+    /// None, for contexts without objects.
+    public func object(id: String) -> (any UserObject)? { nil }
+
     /// For a driver that never writes: refuses to be opened for writing, unless `auto-read-only` lets it open read-only.
     public func refuseWriting(by driverName: String, to filename: String) throws(ColdframeError) {
         guard isReadOnly || autoReadOnly else {

@@ -65,6 +65,13 @@ public final class BlockNode: Sendable {
         return try action(Unmanaged<NodeBody>.fromOpaque(address).takeUnretainedValue())
     }
 
+    @inline(__always)
+    func withListener(_ action: (any StepListening) -> Void) {
+        guard let address = UnsafeRawPointer(bitPattern: pointer.load(ordering: .acquiring)) else { return }
+        // Safe: as in `withBody`.
+        if let listener = Unmanaged<NodeBody>.fromOpaque(address).takeUnretainedValue().listener { action(listener) }
+    }
+
     public func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ColdframeError) {
         gate.enter()
         defer { gate.leave() }

@@ -160,6 +160,13 @@ public protocol MomentReadable: BlockDriver {
     func momentExtents(at offset: UInt64, byteCount: UInt64, limit: Int) throws(ColdframeError) -> [Extent]
 }
 
+/// Holds requests back for a time of its own (`throttle`).
+public protocol Delaying: BlockDriver {
+    /// Lets all requests pass at once, those too that are held back now, until `endRelease`: a drain waits for them. Nests.
+    func beginRelease()
+    func endRelease()
+}
+
 /// Can tell what it holds itself from what shows through from below.
 public protocol Layered: BlockDriver {
     /// Whether the image itself has the bytes from `offset` on (zeros that it records count), and for how many bytes, at

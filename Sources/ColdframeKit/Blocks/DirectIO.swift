@@ -10,6 +10,12 @@ public struct DirectIO: Sendable {
     /// Size of the disk in bytes.
     public var byteCount: UInt64 { node.byteCount }
 
+    /// Says what the caller is about to do, to whoever wants to hear it.
+    @inline(__always)
+    public func announce(_ step: BlockStep) {
+        node.withListener { $0.announced(step) }
+    }
+
     @inline(__always)
     public func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ColdframeError) {
         try node.withBody { (body) throws(ColdframeError) in try body.read(into: buffer, at: offset) }

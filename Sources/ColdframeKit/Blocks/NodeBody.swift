@@ -12,6 +12,8 @@ public final class NodeBody: Sendable {
     public let watch: NodeWatch
     private let request: RequestOptions
     private let serial: PlainMutex?
+    /// The driver, where it wants to be told of steps; found once, since a cast costs more than a request should.
+    let listener: (any StepListening)?
 
     /// What the node makes of its users' requests before the driver sees them.
     public struct RequestOptions: Sendable {
@@ -31,6 +33,7 @@ public final class NodeBody: Sendable {
         bitmaps = NodeBitmaps()
         watch = NodeWatch()
         serial = driver.threadModel == .serialized ? PlainMutex() : nil
+        listener = driver as? any StepListening
     }
 
     /// The same node with another driver, which shows the same disk.
@@ -41,6 +44,7 @@ public final class NodeBody: Sendable {
         self.driver = driver
         self.request = request
         serial = driver.threadModel == .serialized ? PlainMutex() : nil
+        listener = driver as? any StepListening
     }
 
     func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ColdframeError) {

@@ -28,7 +28,9 @@ final class ClusterReader: Sendable {
             let run = try map.lookup(position, byteCount: UInt64(buffer.count - done))
             let part = UnsafeMutableRawBufferPointer(rebasing: buffer[done..<done + Int(run.byteCount)])
             switch run.kind {
-            case .data(let host): try file.readData(into: part, at: host)
+            case .data(let host):
+                file.announce(.readGuestData)
+                try file.readData(into: part, at: host)
             case .zero: part.initializeMemory(as: UInt8.self, repeating: 0)
             case .unallocated: try readBacking(into: part, at: position.rawValue)
             case .compressed(let range, let skip): try decompressor.read(into: part, range, skip: skip)

@@ -64,6 +64,7 @@ final class DiskWriter: Sendable {
             switch try plan(position, byteCount: UInt64(buffer.count - done)) {
             case .inPlace(let host, let byteCount):
                 if !data.isExternal { try guardian.check(host, byteCount: byteCount) }
+                data.file.announce(.writeGuestData)
                 try data.file.write(
                     UnsafeRawBufferPointer(rebasing: buffer[done..<done + Int(byteCount)]), at: host)
                 done += Int(byteCount)
@@ -155,6 +156,7 @@ final class DiskWriter: Sendable {
         let written = offset.rawValue..<offset.rawValue + byteCount
         do {
             try copyAround(written, target)
+            data.file.announce(.writeGuestData)
             try data.file.write(UnsafeRawBufferPointer(rebasing: buffer[..<Int(byteCount)]), at: target.host + skip)
         } catch {
             map.endInFlight(run)

@@ -22,6 +22,10 @@ final class ImageFile: Sendable {
     /// What serves exports without a copy, if the child is a plain file.
     var extentSource: (any ExtentSource)? { node.driver as? any ExtentSource }
 
+    /// Says what is about to be done with the file.
+    @inline(__always)
+    func announce(_ step: BlockStep) { io.announce(step) }
+
     // MARK: Metadata
 
     /// Reads a structure that must lie within the file; `what` names it in the error.

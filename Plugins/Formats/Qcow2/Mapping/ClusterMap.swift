@@ -108,6 +108,7 @@ final class ClusterMap: Sendable {
     private func load(_ key: UInt64, _ changeCount: UInt64) throws(ColdframeError) {
         let words = UnsafeMutableBufferPointer<UInt64>.allocate(capacity: geometry.sliceByteCount / 8)
         defer { words.deallocate() }
+        file.announce(.loadL2Table)
         try file.readMetadata(into: UnsafeMutableRawBufferPointer(words), at: HostOffset(key), "L2 table")
         swapWords(words)
         // The buffer outlives the closure, which runs before this returns.

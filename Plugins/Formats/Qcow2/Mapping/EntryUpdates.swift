@@ -65,6 +65,7 @@ extension ClusterMap {
         state.changeCount += 1
         do {
             try swapped.withBytes { bytes throws(ColdframeError) in
+                self.file.announce(.updateL2Table)
                 try self.file.write(bytes, at: HostOffset(table) + inTable)
             }
         } catch {
@@ -84,6 +85,7 @@ extension ClusterMap {
             let word = table.rawValue | EntryBits.copied
             var bytes: [UInt8] = []
             bytes.appendBigEndian(word)
+            self.file.announce(.updateL1Table)
             try self.file.write(bytes, at: state.l1Offset + UInt64(l1Index) * 8)
             state.changeCount += 1
             state.cache.removeTable(at: table.rawValue, byteCount: Int(self.geometry.clusterByteCount))

@@ -58,6 +58,7 @@ extension ClusterStore {
 
     /// Lowers the refcounts. The space goes back to the host before the clusters can serve anything else.
     func finish(_ freeing: [Freeing]) {
+        if !freeing.isEmpty { file.announce(.freeClusters) }
         guard !freeing.isEmpty else { return }
         let sorted = Self.coalesce(freeing)
         let holes = state.withLock { state in

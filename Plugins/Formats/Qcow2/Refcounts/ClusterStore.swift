@@ -84,6 +84,7 @@ final class ClusterStore: Sendable {
 
     /// Takes up to `limit` reserved clusters in a row. The caller either points an entry to each or gives it back.
     func takeReserved(limit: UInt64) throws(ColdframeError) -> Reserved {
+        file.announce(.allocateClusters)
         while true {
             let taken = try state.withLock { state throws(ColdframeError) -> Reserved? in
                 if let taken = state.takeReady(limit) {
@@ -142,6 +143,7 @@ final class ClusterStore: Sendable {
 
     /// Every refcount block is full: makes the next ones, for at least 16 MiB.
     private func addRefcountBlocks(_ state: inout State) throws(ColdframeError) {
+        file.announce(.allocateRefcountBlock)
         let span = geometry.refcountBlockEntryCount << UInt64(geometry.clusterBits)
         let missing = state.refcounts.missingBlocks(count: Int(max(1, (16 << 20) / span)))
         let transaction = MetadataTransaction(

@@ -41,6 +41,7 @@ final class RefcountTable {
             throw ColdframeError(.corrupt, "Refblock offset \(offset) unaligned (reftable index: \(index))")
         }
         let block = RefcountBlock(geometry: geometry)
+        file.announce(.loadRefcountBlock)
         try file.readMetadata(into: block.bytes, at: HostOffset(offset), "Refcount block")
         keep(block, index)
         return block
@@ -116,6 +117,7 @@ final class RefcountTable {
             try guardian?.checkInPlace(HostOffset(blockOffsets[Int(index)]), as: .refcountBlock)
             try change(block, entries, index * entriesPerBlock)
             let bytes = block.byteRange(entries)
+            file.announce(.updateRefcountBlock)
             do {
                 try file.write(
                     UnsafeRawBufferPointer(rebasing: block.bytes[bytes]),

@@ -1,0 +1,28 @@
+import ColdframeKit
+import LinuxSystem
+import QAPI
+
+/// Puts `blkdebug` above a node.
+struct BlkdebugFactory: BlockDriverFactory {
+    let driverName = "blkdebug"
+    let isFormat = false
+    let isFilter = true
+
+    func open(_ options: BlockdevOptions, context: any OpenContext) async throws -> any BlockDriver {
+        guard let branch = options.branch as? BlockdevOptionsBlkdebug else {
+            throw ColdframeError(.invalidArgument, "Driver 'blkdebug' was given options of another driver")
+        }
+        var config = BlkdebugConfig()
+        if let path = branch.config {
+            config = try await BlockingPool.shared.run { () throws(ColdframeError) in try BlkdebugConfig(path: path) }
+        }
+        let rules = BlkdebugRules(
+            config.errors + (branch.injectError ?? []), config.changes + (branch.setState ?? []))
+        let child = try await context.child(
+            "image", branch.image, role: .filtered, taking: branch.takeChildPerms ?? [],
+            unsharing: branch.unshareChildPerms ?? [])
+        let limits = try BlkdebugLimits(branch)
+        rules.happened(.none)
+        return BlkdebugDriver(child: child, rules: rules, limits: limits)
+    }
+}
