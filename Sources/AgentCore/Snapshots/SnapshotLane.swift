@@ -29,12 +29,6 @@ final class SnapshotLane {
         return try await body()
     }
 
-    /// The same for a job that keeps the lane over several of its steps; `leave` has to follow.
-    func enter(for control: any JobControl) async throws {
-        try await enter(control)
-        jobID = control.jobID
-    }
-
     /// Takes the lane, or waits until it is handed over: nobody who comes later can be first.
     private func enter(_ control: (any JobControl)?) async throws {
         guard isTaken else {
@@ -57,7 +51,7 @@ final class SnapshotLane {
         ticket.continuation.resume(returning: false)
     }
 
-    func leave() {
+    private func leave() {
         jobID = nil
         if queue.isEmpty { isTaken = false } else { queue.removeFirst().continuation.resume(returning: true) }
     }

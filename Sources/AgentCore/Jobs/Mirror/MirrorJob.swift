@@ -20,8 +20,6 @@ final class MirrorJob: JobDriver, NodeUsing {
     private var pivots = false
     /// Holds source and target still from the moment at which they were found equal to the end.
     private var hold: GraphDrain?
-    /// No snapshot is made or loaded while its disks go to another node.
-    private var isInLane = false
     private var hasLeft = false
 
     /// Puts the filter above the source, which is drained; so is the target.
@@ -109,10 +107,10 @@ final class MirrorJob: JobDriver, NodeUsing {
                     control.becomeReady()
                     continue
                 }
-                // Before anything is held still: who has the lane may need the disks.
-                if pivots { try await enterLane(control) }
-                if await holdIfEqual() { return }
-                leaveLane()
+                // Before anything is held still: a save or load that is under way may need the disks. Whoever comes later
+                // is refused since the filter stands on them, and must not wait until a client finalizes the job.
+                let isHeld = pivots ? try await lane.run(for: control) { await holdIfEqual() } : await holdIfEqual()
+                if isHeld { return }
             case .failed(let error, let isRead):
                 let option = isRead ? request.options.onSourceError : request.options.onTargetError
                 if control.report(error, isRead: isRead, policy: JobErrorPolicy(option)) == .report {
@@ -133,17 +131,6 @@ final class MirrorJob: JobDriver, NodeUsing {
                 }
             } catch { throw error.asJobError }
         }
-    }
-
-    private func enterLane(_ control: any JobControl) async throws {
-        try await lane.enter(for: control)
-        isInLane = true
-    }
-
-    private func leaveLane() {
-        guard isInLane else { return }
-        isInLane = false
-        lane.leave()
     }
 
     /// Whether both sides are equal with nobody writing; they are kept still then.
@@ -201,7 +188,6 @@ final class MirrorJob: JobDriver, NodeUsing {
         drain.end()
         hold?.end()
         hold = nil
-        leaveLane()
         if hasPivoted { await graph.letGo(source) }
         await graph.letGo(target)
         return failure
