@@ -10,8 +10,8 @@ enum GUIDPartitionTable {
     static func read(_ disk: NodeVolume) throws(ColdframeError) -> [Partition] {
         var refusal = ColdframeError(.corrupt, "The disk is said to have a GPT, and there is none")
         // Sectors of 512 bytes, or of 4096: the table counts in them, and only its place tells which.
-        for sector in [512, 4096] as [UInt64] {
-            for start in [sector, disk.byteCount / sector * sector - min(sector, disk.byteCount)] {
+        for sector in [512, 4096] as [UInt64] where disk.byteCount >= 2 * sector {
+            for start in [sector, (disk.byteCount / sector - 1) * sector] {
                 do {
                     if let partitions = try read(disk, sector, headerAt: start) { return partitions }
                 } catch { refusal = error }

@@ -37,6 +37,10 @@ public struct FilesystemCampaign: Sendable {
             if try filesystem.lookUp(stranger, in: filesystem.root) != nil { throw failure("has a file '\(stranger)'") }
         }
         if (try? filesystem.attributes(of: GuestFileID(.max))) != nil { throw failure("knows a file of any number") }
+        // Positions come back from readers, who may send anything.
+        for position in [.max, 1 << 59, 1 << 32] as [UInt64] {
+            _ = try? filesystem.list(filesystem.root, from: position, limit: 1)
+        }
     }
 
     /// Looks at no more than 64 KiB, and takes neither zeros nor noise for its own.

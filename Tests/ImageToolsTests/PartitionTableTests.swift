@@ -84,6 +84,16 @@ import Testing
         #expect(try PartitionTable.read(disk(SeededGenerator.bytes(4096, seed: 3))) == nil)
     }
 
+    @Test(arguments: [512, 1024, 4095, 4096, 8191]) func aDiskThatIsTooSmallForItsTableIsAnError(byteCount: Int) throws
+    {
+        var bytes = [UInt8](repeating: 0, count: byteCount)
+        bytes[450] = 0xEE
+        (bytes[510], bytes[511]) = (0x55, 0xAA)
+        bytes.storeLittleEndian(UInt32(1), at: 454)
+        bytes.storeLittleEndian(UInt32(7), at: 458)
+        #expect(throws: ColdframeError.self) { try PartitionTable.read(disk(bytes)) }
+    }
+
     @Test func damageIsAnErrorAndNeverACrash() throws {
         let tables = try [
             partitioned(Self.gpt),

@@ -45,6 +45,11 @@ def test_a_negative_size_is_an_error(agent):
         == "GenericError: Parameter 'size' expects a non-negative number below 2^64"
 
 
+def test_a_latency_that_nobody_would_see_the_end_of_is_an_error(agent):
+    assert answer(agent, "blockdev-add", {"driver": "null-co", "node-name": "n", "latency-ns": 60_000_000_001}) \
+        == "GenericError: 'latency-ns' must be at most 60000000000"
+
+
 def test_what_is_written_is_compressed(twins):
     def script(peer, folder):
         image = add(peer, folder, "disk", form="qcow2")

@@ -47,7 +47,7 @@ final class BlkdebugDriver: BlockDriver, Resizable, StepListening {
 
     /// What lies behind the end of the node reads as zeros: a block may be larger than what is left of it.
     private func readPieces(_ buffer: UnsafeMutableRawBufferPointer, _ range: Range<UInt64>) throws(ColdframeError) {
-        for piece in range.pieces(at: 1, limit: limits.transfer) {
+        for piece in RangePieces(range, at: 1, limit: limits.transfer) {
             try rules.check(.read, piece)
             let start = Int(piece.lowerBound - range.lowerBound)
             let end = min(piece.upperBound, max(child.byteCount, piece.lowerBound))
@@ -92,7 +92,7 @@ final class BlkdebugDriver: BlockDriver, Resizable, StepListening {
     ) throws(ColdframeError) {
         rules.happened(.pwritev)
         defer { rules.happened(.pwritevDone) }
-        for piece in range.pieces(at: 1, limit: limits.transfer) {
+        for piece in RangePieces(range, at: 1, limit: limits.transfer) {
             try rules.check(.write, piece)
             let start = Int(piece.lowerBound - range.lowerBound)
             let end = min(piece.upperBound, child.byteCount)
@@ -106,7 +106,7 @@ final class BlkdebugDriver: BlockDriver, Resizable, StepListening {
     func writeZeroes(at offset: UInt64, byteCount: UInt64, flags: WriteFlags) throws(ColdframeError) {
         rules.happened(.pwritevZero)
         let unit = max(limits.align, limits.zeroAlign, 1)
-        for piece in (offset..<offset + byteCount).pieces(at: unit, limit: limits.zeroing) {
+        for piece in RangePieces(offset..<offset + byteCount, at: unit, limit: limits.zeroing) {
             guard piece.byteCount < unit else {
                 try rules.check(.writeZeroes, piece)
                 try child.direct.writeZeroes(
@@ -127,7 +127,7 @@ final class BlkdebugDriver: BlockDriver, Resizable, StepListening {
     /// What is smaller than a block is left as it is.
     func discard(at offset: UInt64, byteCount: UInt64) throws(ColdframeError) {
         let unit = max(limits.align, limits.discardAlign)
-        for piece in (offset..<offset + byteCount).pieces(at: unit, limit: limits.discard) {
+        for piece in RangePieces(offset..<offset + byteCount, at: unit, limit: limits.discard) {
             guard piece.byteCount >= limits.align else { continue }
             try rules.check(.discard, piece)
             try child.direct.discard(at: piece.lowerBound, byteCount: piece.byteCount)

@@ -9,6 +9,8 @@ struct BlkdebugLimits: Sendable {
     let discardAlign: UInt64
     let discard: UInt64
 
+    private static let largestBlockByteCount: Int64 = 64 << 20
+
     /// Throws QEMU's text.
     init(_ options: BlockdevOptionsBlkdebug) throws {
         func checked(_ name: String, _ value: Int64, multipleOf unit: UInt64) throws -> UInt64 {
@@ -19,6 +21,11 @@ struct BlkdebugLimits: Sendable {
             return UInt64(value)
         }
         let align = options.align ?? 0
+        // Such a block is held in memory.
+        for (name, value) in [("align", align), ("opt-write-zero", Int64(options.optWriteZero ?? 0))]
+        where value > Self.largestBlockByteCount {
+            throw ColdframeError(.invalidArgument, "Cannot meet constraints with \(name) \(value)")
+        }
         self.align = try checked("align", align, multipleOf: align > 0 ? Self.powerOfTwo(atLeast: align) : 1)
         transfer = try checked("max-transfer", Int64(options.maxTransfer ?? 0), multipleOf: self.align)
         zeroAlign = try checked("opt-write-zero", Int64(options.optWriteZero ?? 0), multipleOf: self.align)
@@ -36,22 +43,28 @@ struct BlkdebugLimits: Sendable {
     }
 }
 
-extension Range<UInt64> {
-    /// The pieces between multiples of `unit`, none larger than `limit`; 0 for no such bound. What is not whole at the ends is
-    /// a piece of its own.
-    func pieces(at unit: UInt64, limit: UInt64) -> [Range<UInt64>] {
+/// The pieces of a range between multiples of a unit, none larger than a limit. What is not whole at the ends is a piece of
+/// its own.
+struct RangePieces: Sequence, IteratorProtocol {
+    private var rest: Range<UInt64>
+    private let limit: UInt64
+    /// Where the whole units begin and end.
+    private let ends: [UInt64]
+
+    /// 0 for no such bound.
+    init(_ range: Range<UInt64>, at unit: UInt64, limit: UInt64) {
         let unit = Swift.max(unit, 1)
-        let first = Swift.min((lowerBound + unit - 1) / unit * unit, upperBound)
-        let last = Swift.max(upperBound / unit * unit, first)
-        var pieces: [Range<UInt64>] = []
-        for whole in [lowerBound..<first, first..<last, last..<upperBound] {
-            var start = whole.lowerBound
-            while start < whole.upperBound {
-                let end = limit > 0 ? Swift.min(whole.upperBound, start + limit) : whole.upperBound
-                pieces.append(start..<end)
-                start = end
-            }
-        }
-        return pieces
+        let first = Swift.min((range.lowerBound + unit - 1) / unit * unit, range.upperBound)
+        ends = [first, Swift.max(range.upperBound / unit * unit, first), range.upperBound]
+        rest = range
+        self.limit = limit
+    }
+
+    mutating func next() -> Range<UInt64>? {
+        let start = rest.lowerBound
+        guard let end = ends.first(where: { $0 > start }) else { return nil }
+        let stop = limit > 0 ? Swift.min(end, start + limit) : end
+        rest = stop..<rest.upperBound
+        return start..<stop
     }
 }

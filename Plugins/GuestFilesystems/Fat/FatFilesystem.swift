@@ -42,6 +42,9 @@ final class FatFilesystem: GuestFilesystem {
     func list(
         _ directory: GuestFileID, from position: UInt64, limit: Int
     ) throws(ColdframeError) -> GuestDirectoryPage {
+        guard position <= FatDirectory.slotLimit else {
+            throw ColdframeError(.invalidArgument, "A directory has no position \(position)")
+        }
         var files = try open(directory, from: position)
         var page = GuestDirectoryPage(entries: [], next: nil)
         while let found = try files.next() {

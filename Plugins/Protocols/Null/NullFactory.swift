@@ -7,6 +7,7 @@ struct NullFactory: BlockDriverFactory {
     let driverName: String
     let isFormat = false
     /// The largest multiple of a sector that is a file offset.
+    private static let longestLatencyNanoseconds: UInt64 = 60_000_000_000
     private static let largestByteCount = UInt64(Int64.max) / 512 * 512
 
     func open(_ options: BlockdevOptions, context: any OpenContext) async throws -> any BlockDriver {
@@ -21,6 +22,10 @@ struct NullFactory: BlockDriverFactory {
         }
         let latency = branch.latencyNs ?? 0
         guard latency <= UInt64(Int64.max) else { throw ColdframeError(.invalidArgument, "latency-ns is invalid") }
+        // A request holds its thread so long, and whoever brings the node to rest waits for it.
+        guard latency <= Self.longestLatencyNanoseconds else {
+            throw ColdframeError(.invalidArgument, "'latency-ns' must be at most \(Self.longestLatencyNanoseconds)")
+        }
         return NullDriver(
             driverName: driverName, byteCount: (size + 511) / 512 * 512, latencyNanoseconds: latency,
             isKnownZero: branch.readZeroes ?? false, isReadOnly: context.isReadOnly,

@@ -24,7 +24,6 @@ extension Graph {
                 try format.amend(image, options, progress: progress)
             }
             try await Reopening(graph: self).run([change])
-            node.block.bitmaps.resize(toDiskByteCount: node.block.byteCount)
         }
     }
 }
@@ -56,17 +55,19 @@ final class AmendJob: JobDriver {
         try await control.checkpoint()
         // That nothing be changed goes well with any image, as in QEMU.
         if options.json.objectValue?.count ?? 0 > 1 {
+            // Nobody gets to the disk meanwhile, nor to the lane: a pause would hold both.
+            control.setPausable(false)
+            defer {
+                control.setPausable(true)
+                agent.catalogue.changed()
+            }
             // Not while snapshots are made or deleted.
             try await agent.lane.run(for: control) {
-                // Nobody gets to the disk meanwhile: a pause would hold the guest.
-                control.setPausable(false)
-                defer { control.setPausable(true) }
                 try await agent.graph.amend(node, options) { (done, total) throws(ColdframeError) in
                     if control.isCancelled { throw ColdframeError(.cancelled, "Operation canceled") }
                     control.setProgress(current: done, total: max(total, 1))
                 }
             }
-            agent.catalogue.changed()
         }
         control.setProgress(current: 1, total: 1)
     }

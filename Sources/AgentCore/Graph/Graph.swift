@@ -16,7 +16,7 @@ public final class Graph {
     var takesAutomaticNames = false
     private let activity = Activity()
     /// nil for an agent that keeps no state.
-    private let openImages: OpenImages?
+    let openImages: OpenImages?
     private let post: @Sendable @AgentActor (_ event: String, _ data: JSONObject) -> Void
 
     init(
@@ -238,43 +238,7 @@ public final class Graph {
         if let failure { throw failure }
     }
 
-    /// Flushes a node's image and has it as a close would leave it; another driver takes its place.
-    /// With `isNoted` an agent that is killed meanwhile leaves word that it had the image open.
-    func settle(_ node: GraphNode, isNoted: Bool = false) async throws {
-        guard !node.block.isReadOnly else { return }
-        try await Self.storeBitmaps(of: node)
-        try await Self.close(node.block.driver)
-        if !isNoted, let image = node.fileIdentity { await openImages?.closed(image) }
-    }
-
-    /// The other driver is there: the bitmaps that it has stored are those that the node has.
-    func takeUp(_ node: GraphNode) async throws {
-        if let bearer = node.block.driver as? any BitmapBearing {
-            let stored = try await blocking { () throws(ColdframeError) in try bearer.loadBitmaps() }
-            let isReadOnly = node.block.isReadOnly
-            for bitmap in node.block.bitmaps.all where bitmap.state.isPersistent {
-                bitmap.update { $0.isReadOnly = isReadOnly }
-            }
-            for bitmap in stored where node.block.bitmaps.find(bitmap.name ?? "") == nil {
-                node.block.bitmaps.insert(bitmap)
-            }
-        }
-        await openImages?.opened(node)
-    }
-
-    private static func loadBitmaps(of node: GraphNode) async throws {
-        guard let bearer = node.block.driver as? any BitmapBearing else { return }
-        let stored = try await blocking { () throws(ColdframeError) in try bearer.loadBitmaps() }
-        for bitmap in stored.reversed() { node.block.bitmaps.insert(bitmap) }
-    }
-
-    private static func storeBitmaps(of node: GraphNode) async throws {
-        guard !node.block.isReadOnly, let bearer = node.block.driver as? any BitmapBearing else { return }
-        let persistent = node.block.bitmaps.all.filter { $0.state.isPersistent }
-        try await blocking { () throws(ColdframeError) in try bearer.storeBitmaps(persistent.reversed()) }
-    }
-
-    private static func close(_ driver: any BlockDriver) async throws {
+    static func close(_ driver: any BlockDriver) async throws {
         try await BlockingPool.shared.run { () throws(ColdframeError) in try driver.close() }
     }
 

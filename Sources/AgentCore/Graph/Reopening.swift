@@ -110,6 +110,8 @@ final class Reopening {
         node.options = options
         node.hasChanged = true
         try await graph.takeUp(node)
+        // What was done between may have changed it, also where it failed then.
+        node.block.bitmaps.resize(toDiskByteCount: node.block.byteCount)
         if isReadOnly { try await switchChildren(of: node, isReadOnly: true) }
         if let failure { throw failure }
     }

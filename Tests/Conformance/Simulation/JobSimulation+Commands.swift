@@ -137,18 +137,21 @@ extension JobSimulation {
     private func withOverlays(
         _ overlays: [(overlay: String, above: String)], _ body: () async -> Bool
     ) async throws {
-        var layers: [(overlay: String, layer: ImageLayer, directly: [SimulatedDisk], below: [SimulatedDisk])] = []
+        var layers: [(overlay: String, layer: ImageLayer?, directly: [SimulatedDisk], below: [SimulatedDisk])] = []
         for (overlay, name) in overlays {
-            guard let layer = try await layer(of: overlay) else { continue }
+            let layer = try await layer(of: overlay)
             layers.append((overlay, layer, disks.filter { $0.stands(on: name) }, disks.filter { $0.shows(name) }))
         }
         guard await body() else { return }
         for (overlay, layer, directly, below) in layers {
             for disk in disks {
-                if overlays.count == 1, disk.stands(on: overlay), directly.contains(where: { $0 === disk }) {
+                if let layer, overlays.count == 1, disk.stands(on: overlay), directly.contains(where: { $0 === disk }) {
                     for (index, value) in layer.blocks { disk.expect(value, in: index) }
                 } else if disk.shows(overlay) || below.contains(where: { $0 === disk }) {
-                    for index in layer.blocks.keys { disk.expect(nil, in: index) }
+                    // Of an overlay that is in use already nothing is known.
+                    for index in layer.map({ Array($0.blocks.keys) }) ?? Array(disk.blocks) {
+                        disk.expect(nil, in: index)
+                    }
                 }
             }
         }

@@ -25,6 +25,7 @@ final class SimulatedDisk {
     }
 
     var nodeName: String? { use.node?.name }
+    var blocks: Range<Int> { expected.indices }
 
     /// It is the disk of this node itself, with filters in between at most.
     func stands(on nodeName: String) -> Bool { use.node?.withoutFilters.name == nodeName }

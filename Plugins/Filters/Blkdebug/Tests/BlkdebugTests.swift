@@ -183,4 +183,15 @@ struct BlkdebugTests {
             Issue.record("taken: \(text)")
         } catch { #expect("\(error)" == words) }
     }
+
+    @Test func piecesAreMadeOneByOne() {
+        let all = Array(RangePieces(3..<40, at: 8, limit: 16))
+        #expect(all == [3..<8, 8..<24, 24..<40])
+        #expect(Array(RangePieces(3..<7, at: 8, limit: 0)) == [3..<7])
+        #expect(Array(RangePieces(8..<43, at: 8, limit: 0)) == [8..<40, 40..<43])
+        #expect(Array(RangePieces(5..<5, at: 8, limit: 1)) == [])
+        // As an array they would fill the host.
+        var pieces = RangePieces(0..<1 << 50, at: 1, limit: 1)
+        #expect(pieces.next() == 0..<1 && pieces.next() == 1..<2)
+    }
 }

@@ -109,6 +109,9 @@ final class MirrorJob: JobDriver, NodeUsing {
                 }
                 // Before anything is held still: a save or load that is under way may need the disks. Whoever comes later
                 // is refused since the filter stands on them, and must not wait until a client finalizes the job.
+                // Nor while the job is paused.
+                control.setPausable(false)
+                defer { control.setPausable(true) }
                 let isHeld = pivots ? try await lane.run(for: control) { await holdIfEqual() } : await holdIfEqual()
                 if isHeld { return }
             case .failed(let error, let isRead):
