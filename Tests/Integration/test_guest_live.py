@@ -71,7 +71,7 @@ def test_the_guests_clock_is_that_of_the_moment(guest_for, mode):
     later, stopped, _ = saved("b")
     # The clock goes on a little after RESUME and stands still a little before STOP: on a busy machine by how much is open.
     assert asked - resumed - 1 < later - clock < stopped - resumed + 0.05
-    assert clock > 5, "the guest was booted before its fixture was saved"
+    assert clock > 1, "the guest was booted before its fixture was saved"
 
 
 def test_the_pause_of_a_live_save_is_short(guest):
