@@ -51,9 +51,11 @@ def storage_daemon(image, directory):
 @contextlib.contextmanager
 def tree(image, directory):
     """The image's snapshot `t` as the agent's tree shows it."""
-    point = directory / "tree"
-    point.mkdir(exist_ok=True)
-    with Agent(directory) as agent:
+    # A named agent would find its nodes and trees again.
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="tree", dir=directory))
+    point = folder / "tree"
+    point.mkdir()
+    with Agent(folder) as agent:
         agent.add_qcow2("n", image, read_only=True)
         agent.execute("snapshot-export-add", id="tree", mountpoint=str(point))
         yield point / "t/n/disk.raw"
