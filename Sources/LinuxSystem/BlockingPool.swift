@@ -50,8 +50,9 @@ public final class BlockingPool: @unchecked Sendable {
         queue.append(work)
         let mustGrow = queue.count - queueStart > idleCount && threadCount < maximumThreadCount
         if mustGrow { threadCount += 1 }
-        cf_monitor_signal(monitor)
         cf_monitor_unlock(monitor)
+        // After the unlock: who is woken would only wait again, for the lock.
+        cf_monitor_signal(monitor)
         if mustGrow { startThread() }
     }
 

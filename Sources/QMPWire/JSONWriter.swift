@@ -24,6 +24,7 @@ public enum JSONWriter {
     /// One message as a monitor sends it: every line ends in CR LF.
     public static func message(_ value: JSONValue, pretty: Bool = false) -> [UInt8] {
         var output: [UInt8] = []
+        output.reserveCapacity(256)
         write(value, indentation: pretty ? 0 : nil, into: &output)
         output.append(UInt8(ascii: "\n"))
         guard pretty else {
@@ -100,6 +101,14 @@ public enum JSONWriter {
 
     private static func write(_ text: String, into output: inout [UInt8]) {
         output.append(UInt8(ascii: "\""))
+        defer { output.append(UInt8(ascii: "\"")) }
+        // Names, words and paths, nearly always: nothing in them is escaped.
+        let isWritten = text.utf8.withContiguousStorageIfAvailable { bytes in
+            guard bytes.allSatisfy(isPlain) else { return false }
+            output.append(contentsOf: bytes)
+            return true
+        }
+        if isWritten == true { return }
         for scalar in text.unicodeScalars {
             switch scalar {
             case "\"": output.append(contentsOf: "\\\"".utf8)
@@ -116,7 +125,10 @@ public enum JSONWriter {
                 }
             }
         }
-        output.append(UInt8(ascii: "\""))
+    }
+
+    private static func isPlain(_ byte: UInt8) -> Bool {
+        byte >= UInt8(ascii: " ") && byte < 0x7F && byte != UInt8(ascii: "\"") && byte != UInt8(ascii: "\\")
     }
 
     private static func writeEscape(_ unit: UInt16, into output: inout [UInt8]) {

@@ -78,7 +78,8 @@ extension Graph {
         node.remove(edge)
         filter.children.removeFirst()
         node.takeUnchecked(filter.uses.filter { !$0.isJob }, from: filter)
-        // A filter has no file of its own: nothing can be lost.
-        try? await close(filter)
+        // A job's filter has nothing of its own to close, and nothing can be lost.
+        forget(filter)
+        try? await leaveChildren(of: filter)
     }
 }

@@ -227,9 +227,16 @@ public final class Graph {
                 failure = failure ?? error
             }
         }
+        do { try await leaveChildren(of: node) } catch { failure = failure ?? error }
+        if let failure { throw failure }
+    }
+
+    /// Takes a node that is gone off its children, and closes those that it alone had.
+    func leaveChildren(of node: GraphNode) async throws {
         let children = node.children.compactMap { use in use.node.map { (use, $0) } }
         node.children = []
         for (use, child) in children { child.remove(use) }
+        var failure: (any Error)?
         for (_, child) in children where !child.isMonitorOwned && child.uses.isEmpty {
             // The same child may stand at two edges.
             guard nodes.contains(where: { $0 === child }) else { continue }

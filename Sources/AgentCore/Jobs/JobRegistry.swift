@@ -72,8 +72,9 @@ public final class JobRegistry {
             job.move(to: .paused)
             job.move(to: .running)
         }
-        // The reply comes before the work, as the state changes come before the reply.
-        CommandContext.afterReply { Task { await self.run(job) } }
+        // The reply comes before the work, as the state changes come before the reply. At once, for a job that is short
+        // costs hardly more than the changes of threads.
+        CommandContext.afterReply { Task.immediate { await self.run(job) } }
     }
 
     private func run(_ job: Job) async {

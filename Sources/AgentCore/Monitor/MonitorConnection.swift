@@ -76,8 +76,9 @@ final class MonitorConnection: Sendable {
     func send(_ message: JSONValue) { send(encoded: JSONWriter.message(message, pretty: isPretty)) }
 
     /// An event goes to clients past the negotiation only.
-    func sendEvent(_ event: JSONValue) {
-        if isNegotiated { send(event) }
+    @AgentActor
+    func sendEvent(_ event: EncodedMessage) {
+        if isNegotiated { send(encoded: event.bytes(pretty: isPretty)) }
     }
 
     private func send(encoded: [UInt8]) {

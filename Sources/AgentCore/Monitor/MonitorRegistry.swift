@@ -64,7 +64,8 @@ public final class MonitorRegistry {
     public func forward(_ event: JSONObject) { broadcast(.object(event)) }
 
     private func broadcast(_ event: JSONValue) {
-        for server in servers { server.send(event: event) }
+        let message = EncodedMessage(event)
+        for server in servers { server.send(event: message) }
     }
 
     /// Ends all monitors. Each client gets up to `milliseconds` to take what waits for it.

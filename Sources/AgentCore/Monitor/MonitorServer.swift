@@ -47,7 +47,8 @@ final class MonitorServer: Sendable {
     /// The TCP port that the monitor listens on.
     var port: UInt16? { try? TCPSocket.localPort(of: endpoint.descriptor) }
 
-    func send(event: JSONValue) {
+    @AgentActor
+    func send(event: EncodedMessage) {
         for connection in connections.withLock({ $0 }) { connection.sendEvent(event) }
     }
 

@@ -11,7 +11,8 @@ final class LayerCopy: Sendable {
         case interrupted
         case failed(ColdframeError, isRead: Bool)
     }
-    private static let chunkByteCount: UInt64 = 1 << 20
+    /// Small enough for what was read to be in the processor's cache when it is written.
+    private static let chunkByteCount: UInt64 = 256 << 10
 
     /// The job's own views: their gates are what a drain closes.
     let source: BlockNode

@@ -16,7 +16,8 @@ final class MirrorCopy: Sendable {
         case interrupted
         case failed(ColdframeError, isRead: Bool)
     }
-    private static let chunkByteCount: UInt64 = 1 << 20
+    /// Small enough for what was read to be in the processor's cache when it is written.
+    private static let chunkByteCount: UInt64 = 256 << 10
     /// Looked at between two interruptions when the job begins.
     private static let markedByteCount: UInt64 = 64 << 20
 
