@@ -1,6 +1,7 @@
 """The agent goes and comes back under a guest that runs."""
 
 import os
+import signal
 import subprocess
 import time
 
@@ -8,6 +9,7 @@ import pytest
 
 from harness import consistency, images, tally
 from harness.agent import Agent, GuestAgent
+from harness.monitor import CommandError
 from harness.qemu import process_is_alive
 
 
@@ -88,6 +90,21 @@ def test_a_guest_that_ends_while_the_agent_is_away_is_not_started_again(guest):
     guest.restart(has_guest=False)
     assert guest.tags() == {}
     with pytest.raises(Exception, match="has no guest"):
+        guest.execute("query-guest")
+    guest.stop()
+    guest.check_images()
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_a_guest_that_ends_while_it_is_taken_over(guest, answers):
+    """A process that is being killed still has its keeper and its sockets: the agent finds it and loses it."""
+    guest.kill()
+    # Stopped it does not answer: the agent is in the middle of its first words to it.
+    os.kill(guest.pid, signal.SIGSTOP)
+    words = "sleep 1; kill -CONT {0}; kill -9 {0}" if answers else "sleep 1; kill -9 {0}"
+    with subprocess.Popen(["sh", "-c", words.format(guest.pid)]):
+        guest.restart(has_guest=False)
+    with pytest.raises(CommandError, match="has no guest"):
         guest.execute("query-guest")
     guest.stop()
     guest.check_images()

@@ -72,7 +72,9 @@ struct QEMUGuestFactory: GuestFactory {
             }
         } catch {
             await survivor?.giveUp()
-            throw error
+            // A process that is being killed still answers for a while: it is gone now, and nothing is to be taken over.
+            guard let survivor, await survivor.hasEnded() else { throw error }
+            return try await obtain(request, services, otherwise: otherwise)
         }
     }
 

@@ -78,6 +78,16 @@ struct SurvivingGuest {
         keeper.close()
     }
 
+    /// Whether its process is gone, or is about to be: one that does not answer as it should may be at its end.
+    func hasEnded() async -> Bool {
+        await BlockingPool.shared.run {
+            guard let process = try? ProcessControl.pidfdOpen(processID) else { return true }
+            let ready = try? process.poll(for: .readable, timeoutMilliseconds: Self.lastMomentMilliseconds)
+            return ready?.isEmpty == false
+        }
+    }
+
+    private nonisolated static let lastMomentMilliseconds = 1_000
     /// How long a killed process may take to be gone.
     private nonisolated static let endTimeoutMilliseconds = 10_000
 

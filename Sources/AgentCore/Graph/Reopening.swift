@@ -118,29 +118,31 @@ final class Reopening {
 
     /// Children that were defined inside the node are as writable as it is.
     private func switchChildren(of node: GraphNode, isReadOnly: Bool) async throws {
-        for (index, edge) in node.children.enumerated() where edge !== node.backingUse {
-            guard let child = edge.node else { continue }
+        // The node may get another backing image, or a job's filter, while a child is opened: edges are known by identity.
+        for edge in node.children where edge !== node.backingUse {
+            guard let child = edge.node, node.children.contains(where: { $0 === edge }) else { continue }
             // What a filter shows is needed as the filter is.
             let isShown = edge === node.filtered?.use
+            var edge = edge
             if !child.isMonitorOwned, child.block.isReadOnly != isReadOnly, var options = child.currentOptions {
                 options.readOnly = isReadOnly
                 // The edge itself stands in the way of less.
-                if !isShown { replace(edge, at: index, of: node, mayWrite: false) }
+                if !isShown { edge = replace(edge, of: node, mayWrite: false) }
                 try await reopen(child, options)
             }
-            if !isShown {
-                replace(node.children[index], at: index, of: node, mayWrite: !isReadOnly && !child.block.isReadOnly)
-            }
+            if !isShown { _ = replace(edge, of: node, mayWrite: !isReadOnly && !child.block.isReadOnly) }
         }
     }
 
-    private func replace(_ edge: NodeUse, at index: Int, of node: GraphNode, mayWrite: Bool) {
-        guard let child = edge.node else { return }
+    /// Returns the new edge, or the old one where that is none of the node's any more.
+    private func replace(_ edge: NodeUse, of node: GraphNode, mayWrite: Bool) -> NodeUse {
+        guard let child = edge.node, let index = node.children.firstIndex(where: { $0 === edge }) else { return edge }
         let new = NodeOpening.use(
             .parent(node), name: edge.role, role: .image, mayWrite: mayWrite, handle: edge.handle)
         child.remove(edge)
         node.children[index] = new
         child.attach(new)
+        return new
     }
 }
 
@@ -201,11 +203,17 @@ private final class ReopenContext: OpenContext {
 
 extension Graph {
     /// A job is over that had made a node writable. Somebody who writes it by now keeps it so.
-    func restoreReadOnly(_ node: GraphNode) async {
-        guard nodes.contains(where: { $0 === node }) else { return }
-        await node.drained { try? await setReadOnly(node, true) }
-        // An image that stays writable in the record does no harm.
-        try? await recordShape()
+    ///
+    /// In the lane, as every change of an image: a stream that ends meanwhile would put another image below a driver
+    /// that is on its way out.
+    func restoreReadOnly(_ node: GraphNode, in lane: SnapshotLane) async {
+        // The lane itself does not throw.
+        try? await lane.run {
+            guard nodes.contains(where: { $0 === node }) else { return }
+            await node.drained { try? await setReadOnly(node, true) }
+            // An image that stays writable in the record does no harm.
+            try? await recordShape()
+        }
     }
 
     /// Makes one node read-only or writable, with the files that were defined inside it. It is drained.

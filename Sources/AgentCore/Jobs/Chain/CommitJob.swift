@@ -135,7 +135,7 @@ final class CommitJob: JobDriver, NodeUsing {
     }
 
     func clean() async {
-        if baseWasReadOnly { await graph.restoreReadOnly(request.base) }
+        if baseWasReadOnly { await graph.restoreReadOnly(request.base, in: lane) }
     }
 }
 

@@ -125,6 +125,6 @@ final class StreamJob: JobDriver, NodeUsing {
     }
 
     func clean() async {
-        if wasReadOnly { await graph.restoreReadOnly(request.top) }
+        if wasReadOnly { await graph.restoreReadOnly(request.top, in: lane) }
     }
 }

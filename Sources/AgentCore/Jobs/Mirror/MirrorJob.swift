@@ -21,6 +21,7 @@ final class MirrorJob: JobDriver, NodeUsing {
     /// Holds source and target still from the moment at which they were found equal to the end.
     private var hold: GraphDrain?
     private var hasLeft = false
+    private var hasPivoted = false
 
     /// Puts the filter above the source, which is drained; so is the target.
     init(_ request: MirrorRequest, granularity: UInt32, graph: Graph, lane: SnapshotLane) throws {
@@ -170,6 +171,10 @@ final class MirrorJob: JobDriver, NodeUsing {
 
     func abort() async { await leave(pivots: false) }
 
+    func clean() async {
+        if request.targetWasReadOnly, !hasPivoted { await graph.restoreReadOnly(request.target, in: lane) }
+    }
+
     /// Takes the job out of the graph. What keeps the users from going to the target is returned.
     @discardableResult
     private func leave(pivots: Bool) async -> (any Error)? {
@@ -186,8 +191,7 @@ final class MirrorJob: JobDriver, NodeUsing {
             do { try await pivot(to: target) } catch { failure = error }
         }
         await graph.removeFilter(filter)
-        let hasPivoted = pivots && failure == nil
-        if !hasPivoted, request.targetWasReadOnly { await graph.restoreReadOnly(target) }
+        hasPivoted = pivots && failure == nil
         drain.end()
         hold?.end()
         hold = nil
