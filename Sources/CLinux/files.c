@@ -18,6 +18,10 @@ const int32_t cf_FALLOC_KEEP_SIZE = FALLOC_FL_KEEP_SIZE, cf_FALLOC_PUNCH_HOLE = 
 
 int cf_open(const char *path, int flags, unsigned mode) { return open(path, flags | O_CLOEXEC, (mode_t)mode); }
 
+int cf_openat(int directory, const char *name, int flags, unsigned mode) {
+    return openat(directory, name, flags | O_CLOEXEC, (mode_t)mode);
+}
+
 int cf_fallocate(int fd, int mode, off_t offset, off_t length) { return fallocate(fd, mode, offset, length); }
 
 off_t cf_seek_data(int fd, off_t offset) { return lseek(fd, offset, SEEK_DATA); }

@@ -24,18 +24,8 @@ extension Files {
     public static func replaceAtomically(
         _ path: String, contents: [UInt8], mode: UInt32 = 0o600
     ) throws(SystemError) {
-        let temporary = "\(path).\(UUIDText.generate()).tmp"
-        let file = try Descriptor.open(temporary, [.writeOnly, .create, .exclusive], mode: mode)
-        do {
-            try file.writeAll(contents)
-            try file.synchronize()
-            try rename(from: temporary, to: path)
-        } catch {
-            // The error above is what matters; a left-over file is only untidy.
-            try? unlink(temporary)
-            throw error
-        }
-        try synchronizeDirectory(parentDirectory(of: path))
+        try Directory(parentDirectory(of: path)).replaceAtomically(
+            lastComponent(of: path), contents: contents, mode: mode)
     }
 
     /// `fsync(2)` of a directory: names made, changed or removed in it are durable.

@@ -32,6 +32,9 @@ public struct FileStatus: Sendable, Equatable {
         blockByteCount = UInt32(clamping: status.st_blksize)
     }
 
+    /// Both are of one file, whatever its names.
+    public func isSameFile(as other: FileStatus) -> Bool { device == other.device && inode == other.inode }
+
     public var isRegularFile: Bool { mode & S_IFMT == S_IFREG }
     public var isDirectory: Bool { mode & S_IFMT == S_IFDIR }
     public var isSocket: Bool { mode & S_IFMT == S_IFSOCK }

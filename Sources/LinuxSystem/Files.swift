@@ -96,6 +96,11 @@ public enum Files {
             throw SystemError(errno: errno, operation: "opendir", subject: path)
         }
         defer { closedir(directory) }
+        return try names(in: directory, path)
+    }
+
+    /// What is left of a listing.
+    static func names(in directory: OpaquePointer, _ path: String) throws(SystemError) -> [String] {
         var names: [String] = []
         while true {
             errno = 0

@@ -8,11 +8,11 @@ final class StateFile: StoredVMStateReader {
     private let file: Descriptor
     private let path: String
 
-    init(at path: String) throws(ColdframeError) {
-        self.path = path
+    init(_ name: String, in folder: Directory) throws(ColdframeError) {
+        path = "\(folder.path)/\(name)"
         do {
             // A pipe would wait for a writer.
-            let file = try Descriptor.open(path, [.readOnly, .noFollow, .nonBlocking])
+            let file = try folder.open(name, [.readOnly, .nonBlocking])
             self.file = file
             let status = try file.status()
             guard status.isRegularFile else { throw ColdframeError(.corrupt, "it is no regular file") }
@@ -29,7 +29,7 @@ final class StateFile: StoredVMStateReader {
                     .corrupt, "it has \(status.byteCount) bytes, and a state of \(state.byteCount) needs another number"
                 )
             }
-            guard StateName.setID(of: Files.lastComponent(of: path)) == state.label.setID else {
+            guard StateName.setID(of: name) == state.label.setID else {
                 throw ColdframeError(.corrupt, "it is the state of set \(state.label.setID) under another's name")
             }
         } catch let error as SystemError {

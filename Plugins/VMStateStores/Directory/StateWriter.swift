@@ -39,12 +39,12 @@ final class StateWriter: VMStateStoreWriter {
             // All of it is there before the name says so.
             try file.synchronize()
         } catch { throw ColdframeError(error, "Could not commit the state of set \(label.setID) ('\(label.tag)')") }
-        try store.finish(label)
+        try store.finish(file, label)
         return state
     }
 
     func abandon() throws(ColdframeError) {
+        try store.abandon(file, label)
         file.close()
-        try store.discard(label.setID)
     }
 }

@@ -4,54 +4,62 @@ import LinuxSystem
 /// The folder of a store, held by one agent.
 ///
 /// A small file in it says that it is a store, gives it an identity and holds the lock. A folder with other people's files in it
-/// is not taken: a typo in the configuration should be heard.
+/// is not taken: a typo in the configuration should be heard. It stays the folder that was opened, whatever becomes of its name.
 final class StoreFolder: Sendable {
     static let markerName = ".coldframe-store"
     private static let markerHead = "coldframe vmstate store 1\n"
 
-    let path: String
+    /// Where it was when it was opened: for texts.
+    var path: String { directory.path }
+    let directory: Directory
     /// A UUID.
     let identity: String
     private let marker: Descriptor
 
     init(path given: String) throws(ColdframeError) {
-        let markerPath: String
         do {
-            let status = try Files.status(given, followLinks: false)
-            guard status.isDirectory else {
-                throw ColdframeError(
-                    .invalidArgument, "'\(given)' is no folder: make one for the store, not a link to one")
-            }
-            guard status.permissions & 0o002 == 0 else {
-                throw ColdframeError(
-                    .permission, "Anybody may write to '\(given)': a store holds memory of guests; chmod o-w it")
-            }
-            path = try Files.canonicalPath(given)
-            markerPath = "\(path)/\(Self.markerName)"
-            try Self.prepare(path, markerPath)
-            marker = try Descriptor.open(markerPath, [.readWrite, .noFollow, .nonBlocking])
-            identity = try Self.lock(marker, markerPath, path)
+            let opened = try Self.open(given)
+            try Self.prepare(opened)
+            directory = opened
+            marker = try opened.open(Self.markerName, [.readWrite, .nonBlocking])
+            identity = try Self.lock(marker, opened)
         } catch { throw Self.error(error, "Could not open the store '\(given)'") }
     }
 
+    /// Gives the lock up. What is still being written knows its folder.
     func close() { marker.close() }
 
+    private static func open(_ given: String) throws -> Directory {
+        let noFolder = ColdframeError(
+            .invalidArgument, "'\(given)' is no folder: make one for the store, not a link to one")
+        guard try Files.status(given, followLinks: false).isDirectory else { throw noFolder }
+        let directory = try Directory(try Files.canonicalPath(given), followLinks: false)
+        guard try directory.status().permissions & 0o002 == 0 else {
+            throw ColdframeError(
+                .permission, "Anybody may write to '\(given)': a store holds memory of guests; chmod o-w it")
+        }
+        return directory
+    }
+
     /// Makes the marker of a new store.
-    private static func prepare(_ path: String, _ markerPath: String) throws {
-        let names = try Files.listDirectory(path)
+    private static func prepare(_ directory: Directory) throws {
+        let names = try directory.names()
         // What a crash in the middle of this left.
-        for name in names where name.hasPrefix(markerName + ".") { try Files.unlink("\(path)/\(name)") }
+        for name in names where name.hasPrefix(markerName + ".") { try directory.unlink(name) }
         guard !names.contains(markerName) else { return }
         if let stranger = names.first(where: { !$0.hasPrefix(markerName + ".") }) {
             throw ColdframeError(
                 .invalidArgument,
-                "'\(path)' is not empty and no store (it has '\(stranger)'): give a store a folder of its own")
+                "'\(directory.path)' is not empty and no store (it has '\(stranger)'): give a store a folder of its own"
+            )
         }
-        try Files.replaceAtomically(markerPath, contents: Array((markerHead + UUIDText.generate() + "\n").utf8))
+        try directory.replaceAtomically(
+            markerName, contents: Array((markerHead + UUIDText.generate() + "\n").utf8))
     }
 
     /// Takes the lock and returns the store's identity.
-    private static func lock(_ marker: Descriptor, _ markerPath: String, _ path: String) throws -> String {
+    private static func lock(_ marker: Descriptor, _ directory: Directory) throws -> String {
+        let (path, markerPath) = (directory.path, "\(directory.path)/\(markerName)")
         let status = try marker.status()
         guard status.isRegularFile else {
             throw ColdframeError(.corrupt, "'\(markerPath)' is no regular file: the folder is no store")
@@ -60,7 +68,7 @@ final class StoreFolder: Sendable {
             throw ColdframeError(.busy, "'\(path)' is in use by another agent")
         }
         // Two that made a new store at once have each a marker: the one that is there counts.
-        guard try Files.status(markerPath, followLinks: false).inode == status.inode else {
+        guard try directory.status(of: markerName).isSameFile(as: status) else {
             throw ColdframeError(.busy, "'\(path)' is being made a store by another agent")
         }
         var bytes = [UInt8](repeating: 0, count: 256)

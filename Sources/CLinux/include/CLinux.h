@@ -14,6 +14,8 @@
 extern const int32_t cf_O_DIRECT, cf_O_TMPFILE, cf_O_PATH;
 /// open(2); O_CLOEXEC is always added.
 int cf_open(const char *path, int flags, unsigned mode);
+/// openat(2); O_CLOEXEC is always added.
+int cf_openat(int directory, const char *name, int flags, unsigned mode);
 /// fallocate(2) with the FALLOC_FL_* bits below.
 int cf_fallocate(int fd, int mode, off_t offset, off_t length);
 extern const int32_t cf_FALLOC_KEEP_SIZE, cf_FALLOC_PUNCH_HOLE, cf_FALLOC_ZERO_RANGE;

@@ -87,4 +87,88 @@ import Testing
         #expect(VMStateLabel.isSetID(store.identity))
         #expect(try Files.listDirectory(path) == [StoreFolder.markerName])
     }
+
+    // MARK: Names that lead elsewhere by now
+
+    /// Another folder stands under the store's name, with files of somebody else under all names that a state may have.
+    private func replaceFolder(_ path: String, _ tools: ToolFolder) throws -> [String: [UInt8]] {
+        try Files.rename(from: path, to: path + ".moved")
+        try Files.mkdir(path)
+        let label = StoreContent.label(1)
+        let names = [StateName.unfinished(label.setID), StateName.whole(label), StoreFolder.markerName]
+        for name in names { try tools.write([7], to: "store/\(name)") }
+        return Dictionary(uniqueKeysWithValues: names.map { ($0, [7]) })
+    }
+
+    private func contents(_ path: String) throws -> [String: [UInt8]] {
+        Dictionary(uniqueKeysWithValues: try Files.listDirectory(path).map { ($0, try Files.readAll("\(path)/\($0)")) })
+    }
+
+    @Test func aFolderThatIsReplacedIsNotTheStore() throws {
+        let (tools, path) = try folder()
+        let store = try DirectoryStore(path: path)
+        let label = StoreContent.label(1)
+        let writer = try store.begin(label)
+        try StoreContent.append([1, 2], to: writer)
+        let strangers = try replaceFolder(path, tools)
+        try StoreContent.append([3], to: writer)
+        _ = try writer.commit(guestClockNanoseconds: 1)
+        #expect(try contents(path) == strangers)
+        // The store goes on where it is.
+        #expect(try StoreContent.load(label.setID, from: store) == [1, 2, 3])
+        #expect(try Files.listDirectory(path + ".moved").contains(StateName.whole(label)))
+        try store.discard(label.setID)
+        #expect(try store.condition(of: label.setID) == .absent)
+        try store.begin(label).abandon()
+        #expect(try contents(path) == strangers)
+        #expect(try Files.listDirectory(path + ".moved") == [StoreFolder.markerName])
+    }
+
+    @Test func aFileUnderAWritersNameThatItHasNotMadeIsLeftAlone() throws {
+        let (tools, path) = try folder()
+        let store = try DirectoryStore(path: path)
+        let label = StoreContent.label(1)
+        let name = StateName.unfinished(label.setID)
+        let writer = try store.begin(label)
+        try StoreContent.append([1, 2], to: writer)
+        try Files.unlink("\(path)/\(name)")
+        try tools.write([7], to: "store/\(name)")
+        let text = try refusal { _ = try writer.commit(guestClockNanoseconds: 1) }
+        #expect(text?.contains("was removed from the store") == true, "\(text ?? "")")
+        try writer.abandon()
+        #expect(try Files.readAll("\(path)/\(name)") == [7])
+        #expect(try store.list().states.isEmpty)
+    }
+
+    /// The next owner of the store may have begun the same set anew.
+    @Test func aWriterWhoseStoreIsClosedRemovesNothingOfTheNext() throws {
+        let (tools, path) = try folder()
+        let label = StoreContent.label(1)
+        let old = try DirectoryStore(path: path)
+        let writer = try old.begin(label)
+        old.close()
+        let next = try DirectoryStore(path: path)
+        try next.discard(label.setID)
+        try StoreContent.save(label, [5], to: next)
+        try writer.abandon()
+        #expect(try StoreContent.load(label.setID, from: next) == [5])
+        withExtendedLifetime(tools) {}
+    }
+
+    /// Whatever call of a commit fails, what `abandon` takes away is gone.
+    @Test(arguments: ["pwrite", "fsync", "rename"]) func aFailedCommitIsAbandoned(operation: String) throws {
+        let (tools, path) = try folder()
+        let store = try DirectoryStore(path: path)
+        for call in 1...2 {
+            let writer = try store.begin(StoreContent.label(1))
+            SystemCallFaults.inject(onCall: call, errno: Errno.noSpace, matching: [operation])
+            let text = try refusal { _ = try writer.commit(guestClockNanoseconds: 1) }
+            SystemCallFaults.clear()
+            // Only `fsync` is called twice: of the file, and of the folder behind the new name.
+            #expect((text == nil) == (call == 2 && operation != "fsync"))
+            try writer.abandon()
+            #expect(try Files.listDirectory(path) == [StoreFolder.markerName])
+        }
+        withExtendedLifetime(tools) {}
+    }
 }
