@@ -9,22 +9,30 @@ public struct FoundVolume: Sendable {
     public let factory: (any GuestFilesystemFactory)?
 }
 
+/// Where filesystems may be on a disk.
+public struct FoundVolumes: Sendable {
+    public var volumes: [FoundVolume]
+    /// Why there may be more, for people; nil if all was looked at.
+    public var damage: String?
+}
+
 /// Looks for filesystems on a disk.
 public enum GuestVolumes {
     /// The disk itself if a filesystem is on it as a whole, else its partitions. A partition that lies outside the disk is left out.
     public static func find(
         on disk: BlockNode, _ factories: [any GuestFilesystemFactory]
-    ) throws(ColdframeError) -> [FoundVolume] {
+    ) throws(ColdframeError) -> FoundVolumes {
         let whole = NodeVolume(disk)
         if let factory = try reader(of: whole, factories) {
-            return [FoundVolume(partition: nil, volume: whole, factory: factory)]
+            return FoundVolumes(volumes: [FoundVolume(partition: nil, volume: whole, factory: factory)])
         }
-        var found: [FoundVolume] = []
-        for partition in try PartitionTable.read(disk) ?? [] {
+        let table = try PartitionTable.read(disk) ?? PartitionListing()
+        var found = FoundVolumes(volumes: [], damage: table.damage)
+        for partition in table.partitions {
             guard
                 let volume = try? NodeVolume(disk, start: partition.start, byteCount: partition.byteCount)
             else { continue }
-            found.append(
+            found.volumes.append(
                 FoundVolume(partition: partition, volume: volume, factory: try reader(of: volume, factories)))
         }
         return found

@@ -11,38 +11,53 @@ public struct Partition: Sendable, Equatable {
     public var type: String
 }
 
+/// What a disk's partition table says.
+public struct PartitionListing: Sendable, Equatable {
+    /// Sorted by number.
+    public var partitions: [Partition] = []
+    /// Why the table may have more partitions than could be found, for people; nil if all of it was read.
+    public var damage: String?
+}
+
 /// Reads the partition table of a disk: GPT, or MBR with logical partitions.
 ///
-/// The disk is a guest's: offsets are checked, the number of partitions is bounded, a chain that is a loop is an error.
+/// The disk is a guest's: offsets are checked, the number of partitions is bounded. A chain of logical partitions that is
+/// damaged, or a loop, ends there: it hides nothing that was found without it.
 public enum PartitionTable {
     /// At most so many; the rest of a larger table is not looked at.
     static let partitionLimit = 1024
     /// What an MBR counts in.
     private static let sector: UInt64 = 512
 
-    /// Sorted by number; nil if the disk has no partition table. Throws `.corrupt` for one that is damaged.
-    public static func read(_ disk: BlockNode) throws(ColdframeError) -> [Partition]? {
+    /// nil if the disk has no partition table. Throws `.corrupt` for a GPT that is damaged as well as its copy.
+    public static func read(_ disk: BlockNode) throws(ColdframeError) -> PartitionListing? {
         let volume = NodeVolume(disk)
         guard volume.byteCount >= sector else { return nil }
         let head = try volume.part(byteCount: Int(sector), at: 0, "The first sector")
         guard head[510] == 0x55, head[511] == 0xAA else { return nil }
         let entries = MBREntry.all(head)
         guard entries.allSatisfy({ $0.status & 0x7F == 0 }) else { return nil }
-        if entries.contains(where: { $0.type == 0xEE }) { return try GUIDPartitionTable.read(volume) }
-        var partitions: [Partition] = []
-        for (index, entry) in entries.enumerated() where entry.type != 0 && entry.sectorCount != 0 {
-            if entry.isExtended {
-                partitions += try logical(volume, UInt64(entry.firstSector))
-            } else {
-                partitions.append(partition(index + 1, UInt64(entry.firstSector), entry))
-            }
+        if entries.contains(where: { $0.type == 0xEE }) {
+            return PartitionListing(partitions: try GUIDPartitionTable.read(volume))
         }
-        return partitions.sorted { $0.number < $1.number }
+        var listing = PartitionListing()
+        var logical: [Partition] = []
+        for (index, entry) in entries.enumerated() where entry.type != 0 && entry.sectorCount != 0 {
+            guard entry.isExtended else {
+                listing.partitions.append(partition(index + 1, UInt64(entry.firstSector), entry))
+                continue
+            }
+            do { try followChain(volume, UInt64(entry.firstSector), &logical) } catch { listing.damage = error.message }
+        }
+        listing.partitions += logical
+        return listing
     }
 
     /// An extended partition is a chain: each link has an MBR of its own, with a partition and where the next one is.
-    private static func logical(_ volume: NodeVolume, _ base: UInt64) throws(ColdframeError) -> [Partition] {
-        var partitions: [Partition] = []
+    /// On a throw `partitions` has those before the damage.
+    private static func followChain(
+        _ volume: NodeVolume, _ base: UInt64, _ partitions: inout [Partition]
+    ) throws(ColdframeError) {
         var visited: Set<UInt64> = []
         var link = base
         while true {
@@ -61,7 +76,7 @@ public enum PartitionTable {
             if let own = entries.first(where: { $0.type != 0 && !$0.isExtended && $0.sectorCount != 0 }) {
                 partitions.append(partition(5 + partitions.count, link + UInt64(own.firstSector), own))
             }
-            guard let next = entries.first(where: { $0.isExtended && $0.sectorCount != 0 }) else { return partitions }
+            guard let next = entries.first(where: { $0.isExtended && $0.sectorCount != 0 }) else { return }
             // Counted from the first link. Both have 32 bits.
             link = base + UInt64(next.firstSector)
         }

@@ -38,7 +38,9 @@ import Testing
             start=10240, size=2048, type=83
             start=20480, size=3000, type=ef
             """)
-        let found = try #require(try PartitionTable.read(disk(bytes)))
+        let listing = try #require(try PartitionTable.read(disk(bytes)))
+        let found = listing.partitions
+        #expect(listing.damage == nil)
         #expect(found.map(\.number) == [1, 5, 6])
         #expect(found.map(\.start) == sectors(2048, 10240, 20480))
         #expect(found.map(\.byteCount) == sectors(4096, 2048, 3000))
@@ -52,7 +54,7 @@ import Testing
         """
 
     @Test func aGPTIsRead() throws {
-        let found = try #require(try PartitionTable.read(disk(try partitioned(Self.gpt))))
+        let found = try #require(try PartitionTable.read(disk(try partitioned(Self.gpt)))).partitions
         #expect(found.map(\.number) == [1, 5])
         #expect(found.map(\.start) == sectors(2048, 8192))
         #expect(found.map(\.byteCount) == sectors(4096, 8192))
@@ -70,12 +72,70 @@ import Testing
         }
     }
 
-    @Test func aChainOfLogicalPartitionsThatComesBackIsAnError() throws {
-        var bytes = try partitioned("label: dos\nstart=2048, size=4096, type=5\nstart=2100, size=100, type=83\n")
-        // The link of the extended partition leads to itself.
-        bytes.replaceSubrange(
-            2048 * 512 + 462..<2048 * 512 + 478, with: [0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0])
-        #expect(try refusal { _ = try PartitionTable.read(disk(bytes)) }?.contains("comes back") == true)
+    /// Two primary partitions, one behind the extended one that has four logical ones.
+    private static let chain = """
+        label: dos
+        start=2048, size=4096, type=c
+        start=8192, size=61440, type=5
+        start=81920, size=4096, type=83
+        start=10240, size=2048, type=83
+        start=14336, size=2048, type=83
+        start=18432, size=2048, type=83
+        start=22528, size=2048, type=83
+        """
+
+    private enum ChainDamage: String, CaseIterable { case signature, loop, outside }
+
+    /// Whatever link of the chain is damaged: what is before it is there, and all primary ones.
+    @Test(arguments: 0..<4) func aDamagedLinkHidesNothingThatIsFoundWithoutIt(link: Int) throws {
+        let whole = try partitioned(Self.chain)
+        let all = try #require(try PartitionTable.read(disk(whole)))
+        #expect(all.partitions.map(\.number) == [1, 3, 5, 6, 7, 8] && all.damage == nil)
+        // The links lie where sfdisk has put them: the first entry of each leads to its partition, the second on.
+        let places = try self.links(whole)
+        try #require(places.count == 4)
+        for damage in ChainDamage.allCases {
+            var bytes = whole
+            let kept: Int
+            let place = places[link] * 512
+            switch damage {
+            case .signature:
+                bytes[place + 511] = 0
+                kept = link
+            case .loop:
+                bytes.replaceSubrange(
+                    place + 462..<place + 478, with: [0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0])
+                kept = link + 1
+            case .outside:
+                bytes.replaceSubrange(
+                    place + 462..<place + 478, with: [0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0xF0, 1, 0, 0, 0])
+                kept = link + 1
+            }
+            let found = try #require(try PartitionTable.read(disk(bytes)))
+            #expect(found.partitions == Array(all.partitions.prefix(2 + kept)), "\(damage) at link \(link)")
+            let told = ["signature": "Sector \(places[link]) is no table", "loop": "comes back", "outside": "logical"]
+            #expect(found.damage?.contains(try #require(told[damage.rawValue])) == true, "\(found.damage ?? "none")")
+        }
+    }
+
+    /// Sectors of the tables of an image's logical partitions.
+    private func links(_ bytes: [UInt8]) throws -> [Int] {
+        let base = 8192
+        var places = [base]
+        while case let next = Int(bytes.littleEndian(UInt32.self, at: (places.last ?? base) * 512 + 470)), next != 0 {
+            places.append(base + next)
+        }
+        return places
+    }
+
+    @Test func logicalPartitionsOfSeveralChainsHaveNumbersOfTheirOwn() throws {
+        var bytes = try partitioned(Self.chain)
+        // The third entry becomes a chain as well, with one partition.
+        bytes[446 + 2 * 16 + 4] = 5
+        bytes.replaceSubrange(81920 * 512..<81921 * 512, with: bytes[8192 * 512..<8193 * 512])
+        bytes.replaceSubrange(81920 * 512 + 462..<81920 * 512 + 478, with: [UInt8](repeating: 0, count: 16))
+        let found = try #require(try PartitionTable.read(disk(bytes)))
+        #expect(found.partitions.map(\.number) == [1, 5, 6, 7, 8, 9] && found.damage == nil)
     }
 
     @Test func whatIsNoTableIsNone() throws {
@@ -111,7 +171,9 @@ import Testing
             }
             let damaged = disk(bytes)
             do {
-                for partition in try PartitionTable.read(damaged) ?? [] {
+                let found = try PartitionTable.read(damaged)
+                #expect(found?.damage?.isEmpty != true)
+                for partition in found?.partitions ?? [] {
                     _ = try? NodeVolume(damaged, start: partition.start, byteCount: partition.byteCount)
                 }
             } catch { #expect(!error.message.isEmpty) }

@@ -50,9 +50,9 @@ struct ImageFiles: ImageVerb {
     /// The one that the user chose, or the only one that there is.
     private func filesystem(on disk: BlockNode) throws -> any GuestFilesystem {
         let found = try GuestVolumes.find(on: disk, BlockModules.all.flatMap(\.guestFilesystems))
-        var candidates = found.filter { $0.factory != nil }
+        var candidates = found.volumes.filter { $0.factory != nil }
         if let partition {
-            candidates = found.filter { $0.partition?.number == partition }
+            candidates = found.volumes.filter { $0.partition?.number == partition }
             guard !candidates.isEmpty else {
                 throw CommandFailure("'\(file)' has no partition \(partition); \(Self.description(of: found))")
             }
@@ -63,15 +63,21 @@ struct ImageFiles: ImageVerb {
                     ? "'\(file)' has several filesystems; choose one with --partition: \(Self.description(of: found))"
                     : "There is no filesystem that is known: \(Self.description(of: found))")
         }
+        if let damage = found.damage {
+            Terminal.writeError("Warning: the partition table of '\(file)' is damaged: \(damage)\n")
+        }
         return try factory.open(candidates[0].volume).forAnyThread
     }
 
-    private static func description(of volumes: [FoundVolume]) -> String {
-        guard !volumes.isEmpty else { return "the disk has no partition table and no filesystem that is known" }
-        return volumes.map { found in
+    private static func description(of found: FoundVolumes) -> String {
+        let volumes = found.volumes.map { found in
             let place = found.partition.map { "partition \($0.number)" } ?? "the whole disk"
             return "\(place) (\(Units.bytes(found.volume.byteCount)), \(found.factory?.typeName ?? "unknown"))"
-        }.joined(separator: ", ")
+        }
+        let damage = found.damage.map { "the rest of the partition table is damaged: \($0)" }
+        let parts = volumes + (damage.map { [$0] } ?? [])
+        return parts.isEmpty
+            ? "the disk has no partition table and no filesystem that is known" : parts.joined(separator: ", ")
     }
 
     private static func copyOut(_ file: GuestFileID, of filesystem: any GuestFilesystem, _ path: String) throws {
