@@ -10,7 +10,7 @@ public enum CopyErrorPolicy: Sendable {
 }
 
 /// The filter `copy-before-write`: shows its source; whatever is overwritten through it is in the target before.
-public final class CopyBeforeWriteDriver: BlockDriver, MomentReadable {
+public final class CopyBeforeWriteDriver: BlockDriver, MomentReadable, Filtering {
     public let driverName = "copy-before-write"
     public let threadModel = ThreadModel.parallel
     public let copy: BlockCopy
@@ -22,6 +22,7 @@ public final class CopyBeforeWriteDriver: BlockDriver, MomentReadable {
     }
 
     private var source: BlockNode { copy.source }
+    public var shown: BlockNode { source }
     public var byteCount: UInt64 { source.byteCount }
     public var isReadOnly: Bool { source.isReadOnly }
     public var displayFilename: String { source.driver.displayFilename }
@@ -34,17 +35,17 @@ public final class CopyBeforeWriteDriver: BlockDriver, MomentReadable {
     public func write(
         _ buffer: UnsafeRawBufferPointer, at offset: UInt64, flags: WriteFlags
     ) throws(ColdframeError) {
-        try saveOld(offset, UInt64(buffer.count))
+        try saveOld(offset, UInt64(buffer.count), flags)
         try source.direct.write(buffer, at: offset, flags: flags)
     }
 
     public func writeZeroes(at offset: UInt64, byteCount: UInt64, flags: WriteFlags) throws(ColdframeError) {
-        try saveOld(offset, byteCount)
+        try saveOld(offset, byteCount, flags)
         try source.direct.writeZeroes(at: offset, byteCount: byteCount, flags: flags)
     }
 
     public func discard(at offset: UInt64, byteCount: UInt64) throws(ColdframeError) {
-        try saveOld(offset, byteCount)
+        try saveOld(offset, byteCount, [])
         try source.direct.discard(at: offset, byteCount: byteCount)
     }
 
@@ -57,8 +58,8 @@ public final class CopyBeforeWriteDriver: BlockDriver, MomentReadable {
     /// The children belong to the graph, which closes them.
     public func close() throws(ColdframeError) {}
 
-    private func saveOld(_ offset: UInt64, _ byteCount: UInt64) throws(ColdframeError) {
-        guard byteCount > 0 else { return }
+    private func saveOld(_ offset: UInt64, _ byteCount: UInt64, _ flags: WriteFlags) throws(ColdframeError) {
+        guard byteCount > 0, !flags.contains(.unchanged) else { return }
         do { try copy.prepareForWrite(offset..<offset + byteCount) } catch {
             switch policy {
             case .breakGuestWrite: throw error.error

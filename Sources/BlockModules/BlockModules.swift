@@ -1,10 +1,13 @@
 import BlkdebugFilter
+import BlklogwritesFilter
 import ColdframeKit
 import CompressFilter
 import CopyBeforeWriteFilter
+import CopyOnReadFilter
 import FatFilesystem
 import FileProtocol
 import NullProtocol
+import PreallocateFilter
 import Qcow2Format
 import RawFormat
 import RawSidecarFormat
@@ -27,6 +30,9 @@ public enum BlockModules {
         VmdkFormatModule.module,
         CompressModule.module,
         CopyBeforeWriteModule.module,
+        CopyOnReadModule.module,
+        PreallocateModule.module,
+        BlklogwritesModule.module,
         BlkdebugModule.module,
         SnapshotModule.module,
         ThrottleModule.module,

@@ -2,7 +2,7 @@ import ColdframeKit
 
 /// A disk that takes compressed writes and stores them as they are: for what stands above a format that has compression. It
 /// refuses ranges that `CompressedWriting` does not allow.
-public final class CompressibleDriver: CompressedWriting {
+public final class CompressibleDriver: CompressedWriting, Resizable {
     public let compressionUnitByteCount: UInt64
     private let inner: any BlockDriver
 
@@ -19,6 +19,13 @@ public final class CompressibleDriver: CompressedWriting {
             throw ColdframeError(.invalidArgument, "A compressed write of \(buffer.count) bytes at \(offset)")
         }
         try inner.write(buffer, at: offset, flags: [])
+    }
+
+    public func resize(toByteCount: UInt64) throws(ColdframeError) {
+        guard let inner = inner as? any Resizable else {
+            throw ColdframeError(.unsupported, "Image format driver does not support resize")
+        }
+        try inner.resize(toByteCount: toByteCount)
     }
 
     public var driverName: String { inner.driverName }

@@ -3,7 +3,7 @@ import LinuxSystem
 
 /// Shows a node; requests fail by rules, and reach the node in the sizes that the options allow. Any thread, but one at a time
 /// with `align`, where a write reads what it covers in part.
-final class BlkdebugDriver: BlockDriver, Resizable, StepListening {
+final class BlkdebugDriver: BlockDriver, Resizable, StepListening, Filtering {
     let driverName = "blkdebug"
     let threadModel: ThreadModel
     private let child: BlockNode
@@ -17,6 +17,7 @@ final class BlkdebugDriver: BlockDriver, Resizable, StepListening {
         threadModel = limits.align > 1 ? .serialized : .parallel
     }
 
+    var shown: BlockNode { child }
     var byteCount: UInt64 { child.byteCount }
     var isReadOnly: Bool { child.isReadOnly }
     var displayFilename: String { child.driver.displayFilename }
@@ -157,6 +158,11 @@ final class BlkdebugDriver: BlockDriver, Resizable, StepListening {
             throw ColdframeError(.unsupported, "Image format driver does not support resize")
         }
         try driver.resize(toByteCount: byteCount)
+    }
+
+    func grow(toByteCount byteCount: UInt64) throws(ColdframeError) {
+        guard let driver = child.driver as? any Resizable else { return try resize(toByteCount: byteCount) }
+        try driver.grow(toByteCount: byteCount)
     }
 
     /// The child belongs to the graph, which closes it.

@@ -5,7 +5,7 @@ import ColdframeKit
 ///
 /// The format stores whole units. A write that covers a part of one reads the rest and stores the unit anew; so whatever
 /// changes a unit reserves it first, or the rest would be what it was before somebody else's write.
-final class CompressDriver: BlockDriver {
+final class CompressDriver: BlockDriver, Filtering {
     let driverName = "compress"
     let threadModel = ThreadModel.parallel
     let isReadOnly: Bool
@@ -20,6 +20,7 @@ final class CompressDriver: BlockDriver {
         self.isReadOnly = isReadOnly
     }
 
+    var shown: BlockNode { file }
     var byteCount: UInt64 { file.byteCount }
     var displayFilename: String { file.driver.displayFilename }
 

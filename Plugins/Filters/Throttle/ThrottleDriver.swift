@@ -20,7 +20,7 @@ struct ThrottleFactory: BlockDriverFactory {
 }
 
 /// Shows a node, with its requests held back. Flushes and questions pass freely, as in QEMU.
-final class ThrottleDriver: BlockDriver, Resizable, Delaying {
+final class ThrottleDriver: BlockDriver, Resizable, Delaying, Filtering {
     let driverName = "throttle"
     let threadModel = ThreadModel.parallel
     private let child: BlockNode
@@ -33,6 +33,7 @@ final class ThrottleDriver: BlockDriver, Resizable, Delaying {
         member = queue.join()
     }
 
+    var shown: BlockNode { child }
     var byteCount: UInt64 { child.byteCount }
     var isReadOnly: Bool { child.isReadOnly }
     var displayFilename: String { child.driver.displayFilename }
@@ -75,6 +76,11 @@ final class ThrottleDriver: BlockDriver, Resizable, Delaying {
             throw ColdframeError(.unsupported, "Image format driver does not support resize")
         }
         try driver.resize(toByteCount: byteCount)
+    }
+
+    func grow(toByteCount byteCount: UInt64) throws(ColdframeError) {
+        guard let driver = child.driver as? any Resizable else { return try resize(toByteCount: byteCount) }
+        try driver.grow(toByteCount: byteCount)
     }
 
     func beginRelease() { queue.beginRelease(member) }

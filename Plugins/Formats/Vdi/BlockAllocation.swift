@@ -74,7 +74,7 @@ final class BlockAllocation: Sendable {
                     .unsupported,
                     "The image cannot grow: driver '\(image.file.driver.driverName)' has a fixed size", errno: 28)
             }
-            try resizable.resize(toByteCount: end)
+            try resizable.grow(toByteCount: end)
         }
         guard start < size else { return }
         // Left behind by a crash. It must not come back after the entry.

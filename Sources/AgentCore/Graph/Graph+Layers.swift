@@ -12,6 +12,7 @@ extension Graph {
         }
         let previous = node.backingUse
         guard previous?.node !== backing else { return }
+        try node.checkBackingMovable()
         var use: NodeUse?
         if let backing {
             guard !backing.reaches(node) else {
@@ -46,6 +47,7 @@ extension Graph {
         if overlay.block.isReadOnly, moving.contains(where: { $0.permissions.contains(.write) }) {
             throw ColdframeError(.permission, "Block node is read-only")
         }
+        try node.checkMovable(moving)
         try setBacking(of: overlay, to: node)
         do {
             // What the users need is needed of the overlay, and read of the node below.

@@ -118,6 +118,7 @@ public final class Graph {
             do {
                 try await Self.loadBitmaps(of: node)
                 try opening.adopt(as: node)
+                for edge in node.children { try await edge.node?.tellOwnership() }
             } catch {
                 try? await Self.close(driver)
                 throw error
@@ -237,6 +238,9 @@ public final class Graph {
         node.children = []
         for (use, child) in children { child.remove(use) }
         var failure: (any Error)?
+        for (_, child) in children {
+            do { try await child.tellOwnership() } catch { failure = failure ?? error }
+        }
         for (_, child) in children where !child.isMonitorOwned && child.uses.isEmpty {
             // The same child may stand at two edges.
             guard nodes.contains(where: { $0 === child }) else { continue }

@@ -19,6 +19,8 @@ final class GraphNode {
     let isFilter: Bool
     /// It stands otherwise than it was opened: a restarted agent has to be told.
     var hasChanged = false
+    /// What a filter relies on ends with this image, down to which nobody changes the chain.
+    weak var frozenBottom: GraphNode?
     /// Edges to the children, in the order in which the driver opened them.
     var children: [NodeUse] = []
     var uses: [NodeUse] = []

@@ -10,6 +10,8 @@ final class NodeOpening: OpenContext {
     private let options: BlockdevOptions
     private let gate: ImageReferenceGate
     private var children: [Child] = []
+    /// The chain that the driver relies on, as it was told to it.
+    private var frozen: (top: GraphNode, bottom: GraphNode, layers: [GraphNode])?
 
     private struct Child {
         let name: String
@@ -56,14 +58,34 @@ final class NodeOpening: OpenContext {
         let hold = Self.use(.opening(nodeName), name: name, role: role, mayWrite: mayWrite, handle: handle)
             .demanding(taken, forbidding: unshared)
         do {
+            if node.block.isReadOnly, !taken.isDisjoint(with: [.write, .writeUnchanged]) {
+                throw ColdframeError(.permission, "Block node is read-only")
+            }
             try node.add(hold)
+            try await node.tellOwnership()
         } catch {
+            node.remove(hold)
             if case .definition = reference { try? await graph.close(node) }
             throw error
         }
         children.append(
             Child(name: name, node: node, role: role, taken: taken, unshared: unshared, hold: hold))
         return handle
+    }
+
+    func frozenLayers(ofChild name: String, downTo bottom: String) throws -> [BlockNode] {
+        guard let top = children.first(where: { $0.name == name })?.node else {
+            throw ColdframeError(.notFound, "Node '\(nodeName)' has no child '\(name)'")
+        }
+        guard let lowest = graph.find(nodeName: bottom) else {
+            throw ColdframeError(.notFound, "Bottom node '\(bottom)' not found")
+        }
+        guard !lowest.isFilter else {
+            throw ColdframeError(.invalidArgument, "Bottom node '\(bottom)' is a filter")
+        }
+        let layers = try top.checkFreezable(downTo: lowest, as: name)
+        frozen = (top, lowest, layers)
+        return layers.map(\.block)
     }
 
     func bitmap(named name: String, node nodeName: String) throws -> DirtyBitmap {
@@ -133,6 +155,14 @@ final class NodeOpening: OpenContext {
 
     /// The driver is open: its children's users are recorded.
     func adopt(as node: GraphNode) throws {
+        if let frozen {
+            // While the driver was being opened others went on.
+            let layers = try frozen.top.checkFreezable(downTo: frozen.bottom, as: "file")
+            guard layers.elementsEqual(frozen.layers, by: ===) else {
+                throw ColdframeError(.busy, "The chain below node '\(nodeName)' was changed while it was opened")
+            }
+            node.frozenBottom = frozen.bottom
+        }
         for child in children {
             child.node.remove(child.hold)
             let mayWrite = child.role.isWritten && !node.block.isReadOnly
@@ -150,6 +180,7 @@ final class NodeOpening: OpenContext {
             child.node.remove(child.hold)
             for use in child.node.uses where use.parent?.name == nodeName { child.node.remove(use) }
             // What cannot be closed cleanly was opened for nothing: there is no write to lose.
+            try? await child.node.tellOwnership()
             if !child.node.isMonitorOwned, child.node.uses.isEmpty { try? await graph.close(child.node) }
         }
         children = []

@@ -211,6 +211,7 @@ extension GraphNode {
 
     /// Puts users of another node on this one. Both are drained, so that the users' gates stay closed throughout.
     func take(_ moving: [NodeUse], from node: GraphNode) throws {
+        try node.checkMovable(moving)
         for use in moving { try check(use, leavingOut: moving.filter { $0 !== use }) }
         takeUnchecked(moving, from: node)
     }

@@ -17,7 +17,7 @@ struct ReopenRequest {
             throw ColdframeError(.invalidArgument, "Cannot change the option 'driver'")
         }
         let driver = node.block.driver
-        guard try driver is any AccessSwitching || graph.factory(for: options.driver).isFormat else {
+        guard try driver is any AccessSwitching || graph.factory(for: options.driver).canReopen else {
             throw ColdframeError(
                 .unsupported,
                 "Block format '\(driver.driverName)' used by node '\(name)' does not support reopening files")
@@ -39,7 +39,11 @@ struct ReopenRequest {
             }
             return nil
         }
-        if wanted.isNull { return node.backing == nil ? nil : Reopening.Change.Backing.none }
+        if wanted.isNull {
+            guard node.backing != nil else { return nil }
+            try node.checkBackingMovable()
+            return Reopening.Change.Backing.none
+        }
         guard let name = wanted.stringValue else {
             // A definition is that of the image that is there.
             guard let child = node.backing, let object = wanted.objectValue, child.isDefined(by: object) else {
@@ -63,6 +67,7 @@ struct ReopenRequest {
                 "Cannot change frozen 'backing' link from '\(node.name)' to '\(node.backing?.name ?? "")': it is in use by block job: \(job)"
             )
         }
+        try node.checkBackingMovable()
         return .node(backing)
     }
 

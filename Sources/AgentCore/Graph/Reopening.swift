@@ -81,7 +81,9 @@ final class Reopening {
         _ node: GraphNode, _ options: BlockdevOptions, between: (@Sendable () throws(ColdframeError) -> Void)? = nil
     ) async throws {
         let isReadOnly = options.readOnly ?? false
-        if isReadOnly, !node.block.isReadOnly, node.uses.contains(where: { $0.permissions.contains(.write) }) {
+        if isReadOnly, !node.block.isReadOnly,
+            node.uses.contains(where: { !$0.permissions.isDisjoint(with: [.write, .writeUnchanged]) })
+        {
             throw ColdframeError(
                 .permission, "Read-only block node '\(node.name)' cannot support read-write users")
         }
@@ -109,6 +111,7 @@ final class Reopening {
         settled.removeAll { $0 === node }
         node.options = options
         node.hasChanged = true
+        try await node.tellOwnership()
         try await graph.takeUp(node)
         // What was done between may have changed it, also where it failed then.
         node.block.bitmaps.resize(toDiskByteCount: node.block.byteCount)
@@ -127,21 +130,24 @@ final class Reopening {
             if !child.isMonitorOwned, child.block.isReadOnly != isReadOnly, var options = child.currentOptions {
                 options.readOnly = isReadOnly
                 // The edge itself stands in the way of less.
-                if !isShown { edge = replace(edge, of: node, mayWrite: false) }
+                if !isShown { edge = try await replace(edge, of: node, mayWrite: false) }
                 try await reopen(child, options)
             }
-            if !isShown { _ = replace(edge, of: node, mayWrite: !isReadOnly && !child.block.isReadOnly) }
+            if !isShown {
+                _ = try await replace(edge, of: node, mayWrite: !isReadOnly && !child.block.isReadOnly)
+            }
         }
     }
 
     /// Returns the new edge, or the old one where that is none of the node's any more.
-    private func replace(_ edge: NodeUse, of node: GraphNode, mayWrite: Bool) -> NodeUse {
+    private func replace(_ edge: NodeUse, of node: GraphNode, mayWrite: Bool) async throws -> NodeUse {
         guard let child = edge.node, let index = node.children.firstIndex(where: { $0 === edge }) else { return edge }
         let new = NodeOpening.use(
             .parent(node), name: edge.role, role: .image, mayWrite: mayWrite, handle: edge.handle)
         child.remove(edge)
         node.children[index] = new
         child.attach(new)
+        try await child.tellOwnership()
         return new
     }
 }
@@ -173,6 +179,10 @@ private final class ReopenContext: OpenContext {
             throw ColdframeError(.invalidArgument, "Cannot change the option '\(name)'")
         }
         return handle
+    }
+
+    func frozenLayers(ofChild name: String, downTo bottom: String) throws -> [BlockNode] {
+        throw ColdframeError(.invalidArgument, "Cannot change the option 'bottom'")
     }
 
     func bitmap(named name: String, node nodeName: String) throws -> DirtyBitmap {

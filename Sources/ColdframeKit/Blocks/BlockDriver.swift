@@ -58,6 +58,8 @@ public struct WriteFlags: OptionSet, Sendable {
     public static let mayUnmap = WriteFlags(rawValue: 2)
     /// Zeroing fails with EOPNOTSUPP rather than write zeros slowly.
     public static let noFallback = WriteFlags(rawValue: 4)
+    /// What is written is what the disk shows already (copy-on-read): no dirty bitmap and no threshold takes notice.
+    public static let unchanged = WriteFlags(rawValue: 8)
 }
 
 /// What `query-named-block-nodes` and `query-block` want to know beyond name and size (`ImageInfo`).

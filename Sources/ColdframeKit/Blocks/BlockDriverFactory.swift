@@ -22,6 +22,10 @@ public protocol BlockDriverFactory: Sendable {
     /// Its nodes show their first child with something added, which they open in the role `.filtered`.
     var isFilter: Bool { get }
 
+    /// Nodes can be given other options while they are in use, by another driver on the same children. The default is that of
+    /// formats only.
+    var canReopen: Bool { get }
+
     /// Makes a new image (`blockdev-create`). `options.branch` is the module's branch of `BlockdevCreateOptions`.
     /// The default throws QEMU's text for drivers that cannot.
     @AgentActor
@@ -30,6 +34,8 @@ public protocol BlockDriverFactory: Sendable {
 
 extension BlockDriverFactory {
     public var isFilter: Bool { false }
+
+    public var canReopen: Bool { isFormat }
 
     public func recognises(head: [UInt8]) -> Bool { false }
 
@@ -55,6 +61,10 @@ public protocol OpenContext: AnyObject {
         _ name: String, _ reference: BlockdevRef, role: ChildRole, taking: [BlockPermission],
         unsharing: [BlockPermission]
     ) async throws -> BlockNode
+    /// The images from the one that a child shows down to the node `bottom`, from top to bottom, without filters: each the core's
+    /// own view. While the new node lives nobody takes one of them away or puts something in between. QEMU's text if there is
+    /// no such node, or if somebody else has frozen the chain.
+    func frozenLayers(ofChild name: String, downTo bottom: String) throws -> [BlockNode]
     /// A dirty bitmap of any node that nobody is at; QEMU's text if there is none.
     func bitmap(named name: String, node nodeName: String) throws -> DirtyBitmap
     /// An object that a client has made; nil if there is none of that id.
@@ -78,6 +88,11 @@ extension OpenContext {
         _ name: String, _ reference: BlockdevRef, role: ChildRole, taking: [BlockPermission],
         unsharing: [BlockPermission]
     ) async throws -> BlockNode { try await child(name, reference, role: role) }
+
+    /// For contexts without other nodes.
+    public func frozenLayers(ofChild name: String, downTo bottom: String) throws -> [BlockNode] {
+        throw ColdframeError(.notFound, "Bottom node '\(bottom)' not found")
+    }
 
     /// None, for contexts without objects.
     public func object(id: String) -> (any UserObject)? { nil }

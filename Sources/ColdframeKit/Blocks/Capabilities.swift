@@ -65,6 +65,15 @@ public protocol VMStateReader: AnyObject, Sendable {
 /// Can change its size while open.
 public protocol Resizable: BlockDriver {
     func resize(toByteCount: UInt64) throws(ColdframeError)
+    /// Makes the disk longer, at least so long, for a format that knows itself where its data ends: more may be added. New space
+    /// reads as zeros. The default is `resize`.
+    func grow(toByteCount: UInt64) throws(ColdframeError)
+}
+
+extension Resizable {
+    public func grow(toByteCount: UInt64) throws(ColdframeError) {
+        if toByteCount > byteCount { try resize(toByteCount: toByteCount) }
+    }
 }
 
 /// Shows what a backing node holds wherever it has nothing itself.
@@ -174,6 +183,19 @@ public protocol Layered: BlockDriver {
     func allocation(at offset: UInt64, byteCount: UInt64) throws(ColdframeError) -> (
         isAllocated: Bool, byteCount: UInt64
     )
+}
+
+/// Shows another node with something added, and holds nothing itself: what is allocated is asked of that node.
+public protocol Filtering: BlockDriver {
+    /// The node that is shown.
+    var shown: BlockNode { get }
+}
+
+/// Is told whether its size belongs to one user (`preallocate`).
+public protocol OwnershipFollowing: BlockDriver {
+    /// One of its users writes and resizes it, which nobody else may do: from now on, or no more. Blocks. Requests may be in
+    /// flight, but none of that user's.
+    func setOwned(_ isOwned: Bool) throws(ColdframeError)
 }
 
 /// Counts the discards that reach it (`query-blockstats`). Any thread.

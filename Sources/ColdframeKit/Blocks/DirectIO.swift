@@ -52,4 +52,13 @@ public struct DirectIO: Sendable {
             try body.extents(at: offset, byteCount: byteCount, limit: limit)
         }
     }
+
+    /// Whether the image itself, below filters, has the bytes from `offset` on: as `Layered`. The range lies within the disk.
+    public func allocation(
+        at offset: UInt64, byteCount: UInt64
+    ) throws(ColdframeError) -> (isAllocated: Bool, byteCount: UInt64) {
+        try node.withBody { (body) throws(ColdframeError) in
+            try body.allocation(at: offset, byteCount: byteCount)
+        }
+    }
 }

@@ -14,6 +14,9 @@ public final class NodeBody: Sendable {
     private let serial: PlainMutex?
     /// The driver, where it wants to be told of steps; found once, since a cast costs more than a request should.
     let listener: (any StepListening)?
+    /// The same for those who ask what is allocated.
+    private let layer: (any Layered)?
+    private let filter: (any Filtering)?
 
     /// What the node makes of its users' requests before the driver sees them.
     public struct RequestOptions: Sendable {
@@ -34,6 +37,8 @@ public final class NodeBody: Sendable {
         watch = NodeWatch()
         serial = driver.threadModel == .serialized ? PlainMutex() : nil
         listener = driver as? any StepListening
+        layer = driver as? any Layered
+        filter = driver as? any Filtering
     }
 
     /// The same node with another driver, which shows the same disk.
@@ -45,6 +50,8 @@ public final class NodeBody: Sendable {
         self.request = request
         serial = driver.threadModel == .serialized ? PlainMutex() : nil
         listener = driver as? any StepListening
+        layer = driver as? any Layered
+        filter = driver as? any Filtering
     }
 
     func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ColdframeError) {
@@ -54,10 +61,10 @@ public final class NodeBody: Sendable {
     }
 
     func write(_ buffer: UnsafeRawBufferPointer, at offset: UInt64, flags: WriteFlags) throws(ColdframeError) {
-        watch.willWrite(at: offset, byteCount: UInt64(buffer.count))
+        if !flags.contains(.unchanged) { watch.willWrite(at: offset, byteCount: UInt64(buffer.count)) }
         serial?.lock()
         defer { serial?.unlock() }
-        defer { bitmaps.noteWrite(at: offset, byteCount: UInt64(buffer.count)) }
+        defer { note(offset, UInt64(buffer.count), flags) }
         if request.zeroDetection != .off, ZeroDetection.isZero(buffer) {
             try driver.writeZeroes(
                 at: offset, byteCount: UInt64(buffer.count), flags: flags.union(request.zeroDetection.flags))
@@ -78,11 +85,16 @@ public final class NodeBody: Sendable {
     }
 
     func writeZeroes(at offset: UInt64, byteCount: UInt64, flags: WriteFlags) throws(ColdframeError) {
-        watch.willWrite(at: offset, byteCount: byteCount)
+        if !flags.contains(.unchanged) { watch.willWrite(at: offset, byteCount: byteCount) }
         serial?.lock()
         defer { serial?.unlock() }
-        defer { bitmaps.noteWrite(at: offset, byteCount: byteCount) }
+        defer { note(offset, byteCount, flags) }
         try driver.writeZeroes(at: offset, byteCount: byteCount, flags: flags)
+    }
+
+    @inline(__always)
+    private func note(_ offset: UInt64, _ byteCount: UInt64, _ flags: WriteFlags) {
+        if !flags.contains(.unchanged) { bitmaps.noteWrite(at: offset, byteCount: byteCount) }
     }
 
     func discard(at offset: UInt64, byteCount: UInt64) throws(ColdframeError) {
@@ -103,6 +115,17 @@ public final class NodeBody: Sendable {
         serial?.lock()
         defer { serial?.unlock() }
         return try driver.extents(at: offset, byteCount: byteCount, limit: limit)
+    }
+
+    func allocation(
+        at offset: UInt64, byteCount: UInt64
+    ) throws(ColdframeError) -> (isAllocated: Bool, byteCount: UInt64) {
+        if let filter { return try filter.shown.direct.allocation(at: offset, byteCount: byteCount) }
+        // An image that is no layer holds all that it shows.
+        guard let layer else { return (true, byteCount) }
+        serial?.lock()
+        defer { serial?.unlock() }
+        return try layer.allocation(at: offset, byteCount: byteCount)
     }
 }
 

@@ -12,7 +12,7 @@ public enum ZeroDetection: Sendable {
     var flags: WriteFlags { self == .unmap ? .mayUnmap : [] }
 
     /// Whether all bytes are 0. Data that is not shows it in its first bytes, as a rule.
-    static func isZero(_ bytes: UnsafeRawBufferPointer) -> Bool {
+    public static func isZero(_ bytes: UnsafeRawBufferPointer) -> Bool {
         guard let base = bytes.baseAddress else { return false }
         let head = min(bytes.count, 16)
         for byte in bytes[..<head] where byte != 0 { return false }

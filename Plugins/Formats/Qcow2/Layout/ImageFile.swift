@@ -124,7 +124,7 @@ final class ImageFile: Sendable {
         growth.lock()
         defer { growth.unlock() }
         guard wanted > byteCount else { return }
-        try resize(wanted)
+        try resize(wanted, growing: true)
     }
 
     /// Cuts the file, if its kind can be cut; nothing behind `wanted` may be in use.
@@ -135,14 +135,14 @@ final class ImageFile: Sendable {
         try resize(wanted)
     }
 
-    private func resize(_ wanted: UInt64) throws(ColdframeError) {
+    private func resize(_ wanted: UInt64, growing isGrowth: Bool = false) throws(ColdframeError) {
         guard let resizable = node.driver as? any Resizable else {
             throw ColdframeError(
                 .unsupported,
                 "Image file '\(node.driver.displayFilename)' cannot grow: driver '\(node.driver.driverName)' has a fixed size",
                 errno: 28)
         }
-        try resizable.resize(toByteCount: wanted)
+        try isGrowth ? resizable.grow(toByteCount: wanted) : resizable.resize(toByteCount: wanted)
         // A device keeps its size.
         knownByteCount.store(node.byteCount, ordering: .releasing)
     }

@@ -88,7 +88,7 @@ final class SidecarFile: Sendable {
                 "Sidecar '\(path)' cannot grow: driver '\(node.driver.driverName)' has a fixed size", errno: 28)
         }
         let step = Self.growthByteCount
-        try resizable.resize(toByteCount: wanted < step ? roundUp(wanted) : (wanted + step - 1) & ~(step - 1))
+        try resizable.grow(toByteCount: wanted < step ? roundUp(wanted) : (wanted + step - 1) & ~(step - 1))
         knownByteCount.store(node.byteCount, ordering: .releasing)
     }
 

@@ -3,7 +3,7 @@ import ColdframeKit
 
 /// The filter above the topmost image of a job on a chain. It passes everything on; writers of a stream keep out of the part
 /// that is being copied.
-final class ChainTopDriver: BlockDriver {
+final class ChainTopDriver: BlockDriver, Filtering {
     let driverName: String
     let threadModel = ThreadModel.parallel
     private let child: BlockNode
@@ -15,6 +15,7 @@ final class ChainTopDriver: BlockDriver {
         self.reservations = reservations
     }
 
+    var shown: BlockNode { child }
     var byteCount: UInt64 { child.byteCount }
     var isReadOnly: Bool { child.isReadOnly }
     var displayFilename: String { child.driver.displayFilename }

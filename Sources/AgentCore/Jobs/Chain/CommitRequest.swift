@@ -40,6 +40,8 @@ struct CommitRequest {
         if !isActive, top.withoutFilters === base.withoutFilters {
             throw ColdframeError(.invalidArgument, "Invalid files for merge: top and base are the same")
         }
+        try top.checkMovable(top.uses)
+        try top.checkThawed(downTo: base)
     }
 
     private static func top(

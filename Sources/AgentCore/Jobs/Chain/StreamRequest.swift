@@ -59,6 +59,12 @@ struct StreamRequest {
             throw ColdframeError(.invalidArgument, "backing file specified, but streaming the entire chain")
         }
         taken = top.chain.prefix { $0 !== end }.map(\.self)
+        if let last = taken.last {
+            // It is the job's filter that QEMU cannot make then.
+            do { try top.checkThawed(downTo: last) } catch {
+                throw ColdframeError(wrapping: error).prefixed("Could not create node")
+            }
+        }
         intermediates = taken.dropFirst().filter { !$0.isFilter && $0 !== top.withoutFilters }
     }
 }

@@ -244,7 +244,10 @@ final class MirrorJob: JobDriver, NodeUsing {
 extension GraphNode {
     /// Puts users of two nodes, one above the other, on this one; all or none.
     fileprivate func take(_ moving: [NodeUse], from first: GraphNode, and second: GraphNode) throws {
-        for use in moving { try check(use) }
+        for use in moving {
+            try use.node?.checkMovable([use])
+            try check(use)
+        }
         try take(moving.filter { $0.node === second }, from: second)
         try take(moving.filter { $0.node === first }, from: first)
     }

@@ -1,3 +1,4 @@
+import BlockCopying
 import ColdframeKit
 import QAPI
 

@@ -1,7 +1,7 @@
 import ColdframeKit
 
 /// The filter above a mirror's source: passes everything on, and in write-blocking mode writes to the target as well.
-final class MirrorTopDriver: BlockDriver {
+final class MirrorTopDriver: BlockDriver, Filtering {
     let driverName: String
     let threadModel = ThreadModel.parallel
     private let source: BlockNode
@@ -14,6 +14,7 @@ final class MirrorTopDriver: BlockDriver {
         self.blocking = blocking
     }
 
+    var shown: BlockNode { source }
     var byteCount: UInt64 { source.byteCount }
     var isReadOnly: Bool { source.isReadOnly }
     var displayFilename: String { source.driver.displayFilename }

@@ -1,0 +1,8 @@
+import ColdframeKit
+
+/// The filter `blklogwrites`.
+public enum BlklogwritesModule {
+    public static var module: Module {
+        Module(name: "blklogwrites", schema: GeneratedSchema.fragment, blockDrivers: [BlklogwritesFactory()])
+    }
+}
