@@ -72,7 +72,12 @@ public final class JobRegistry {
             job.move(to: .paused)
             job.move(to: .running)
         }
-        // The reply comes before the work, as the state changes come before the reply. At once, for a job that is short
+        // Without a command whoever begins it goes on first.
+        guard CommandContext.current != nil else {
+            Task { await self.run(job) }
+            return
+        }
+        // The reply comes before the work, as the state changes come before the reply. Then at once: a job that is short
         // costs hardly more than the changes of threads.
         CommandContext.afterReply { Task.immediate { await self.run(job) } }
     }

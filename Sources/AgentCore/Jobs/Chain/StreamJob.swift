@@ -93,6 +93,10 @@ final class StreamJob: JobDriver, NodeUsing {
         let drain = GraphDrain([filter, image])
         _ = await drain.begin()
         defer { drain.end() }
+        // The image stays the job's until it stands on its new base: nobody deletes it in between.
+        let stay = NodeUse(.job(jobType), role: "main node", permissions: [], shared: .all, handle: nil, filter: filter)
+        try image.add(stay)
+        defer { image.remove(stay) }
         await leave()
         guard let old = image.backing else { return }
         let base = request.taken.last?.below
