@@ -21,42 +21,24 @@ public final class CopyBeforeWriteDriver: BlockDriver, MomentReadable, Filtering
         self.policy = policy
     }
 
-    private var source: BlockNode { copy.source }
-    public var shown: BlockNode { source }
-    public var byteCount: UInt64 { source.byteCount }
-    public var isReadOnly: Bool { source.isReadOnly }
-    public var displayFilename: String { source.driver.displayFilename }
-    public func information() throws(ColdframeError) -> BlockInformation { try source.driver.information() }
-
-    public func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ColdframeError) {
-        try source.direct.read(into: buffer, at: offset)
-    }
+    public var shown: BlockNode { copy.source }
 
     public func write(
         _ buffer: UnsafeRawBufferPointer, at offset: UInt64, flags: WriteFlags
     ) throws(ColdframeError) {
         try saveOld(offset, UInt64(buffer.count), flags)
-        try source.direct.write(buffer, at: offset, flags: flags)
+        try shown.direct.write(buffer, at: offset, flags: flags)
     }
 
     public func writeZeroes(at offset: UInt64, byteCount: UInt64, flags: WriteFlags) throws(ColdframeError) {
         try saveOld(offset, byteCount, flags)
-        try source.direct.writeZeroes(at: offset, byteCount: byteCount, flags: flags)
+        try shown.direct.writeZeroes(at: offset, byteCount: byteCount, flags: flags)
     }
 
     public func discard(at offset: UInt64, byteCount: UInt64) throws(ColdframeError) {
         try saveOld(offset, byteCount, [])
-        try source.direct.discard(at: offset, byteCount: byteCount)
+        try shown.direct.discard(at: offset, byteCount: byteCount)
     }
-
-    public func flush() throws(ColdframeError) { try source.direct.flush() }
-
-    public func extents(at offset: UInt64, byteCount: UInt64, limit: Int) throws(ColdframeError) -> [Extent] {
-        try source.direct.extents(at: offset, byteCount: byteCount, limit: limit)
-    }
-
-    /// The children belong to the graph, which closes them.
-    public func close() throws(ColdframeError) {}
 
     private func saveOld(_ offset: UInt64, _ byteCount: UInt64, _ flags: WriteFlags) throws(ColdframeError) {
         guard byteCount > 0, !flags.contains(.unchanged) else { return }

@@ -202,7 +202,9 @@ def test_a_killed_agent_has_lost_no_write(directory):
         writers = [threading.Thread(target=writer, args=(number,)) for number in (2, 7, 11)]
         for thread in writers:
             thread.start()
+        deadline = time.monotonic() + 60
         while len(acknowledged) < 60:
+            assert time.monotonic() < deadline, f"{len(acknowledged)} writes in a minute"
             time.sleep(0.001)
         agent.kill()
         for thread in writers:

@@ -6,22 +6,16 @@ import LinuxSystem
 final class BlkdebugDriver: BlockDriver, Resizable, StepListening, Filtering {
     let driverName = "blkdebug"
     let threadModel: ThreadModel
-    private let child: BlockNode
+    let shown: BlockNode
     private let rules: BlkdebugRules
     private let limits: BlkdebugLimits
 
     init(child: BlockNode, rules: BlkdebugRules, limits: BlkdebugLimits) {
-        self.child = child
+        shown = child
         self.rules = rules
         self.limits = limits
         threadModel = limits.align > 1 ? .serialized : .parallel
     }
-
-    var shown: BlockNode { child }
-    var byteCount: UInt64 { child.byteCount }
-    var isReadOnly: Bool { child.isReadOnly }
-    var displayFilename: String { child.driver.displayFilename }
-    func information() throws(ColdframeError) -> BlockInformation { try child.driver.information() }
 
     func announced(_ step: BlockStep) {
         if let event = BlkdebugEvent(rawValue: step.rawValue) { rules.happened(event) }
@@ -51,10 +45,10 @@ final class BlkdebugDriver: BlockDriver, Resizable, StepListening, Filtering {
         for piece in RangePieces(range, at: 1, limit: limits.transfer) {
             try rules.check(.read, piece)
             let start = Int(piece.lowerBound - range.lowerBound)
-            let end = min(piece.upperBound, max(child.byteCount, piece.lowerBound))
+            let end = min(piece.upperBound, max(shown.byteCount, piece.lowerBound))
             let there = Int(end - piece.lowerBound)
             let part = UnsafeMutableRawBufferPointer(rebasing: buffer[start..<start + there])
-            if there > 0 { try child.direct.read(into: part, at: piece.lowerBound) }
+            if there > 0 { try shown.direct.read(into: part, at: piece.lowerBound) }
             for index in start + there..<start + Int(piece.byteCount) { buffer[index] = 0 }
         }
     }
@@ -96,10 +90,10 @@ final class BlkdebugDriver: BlockDriver, Resizable, StepListening, Filtering {
         for piece in RangePieces(range, at: 1, limit: limits.transfer) {
             try rules.check(.write, piece)
             let start = Int(piece.lowerBound - range.lowerBound)
-            let end = min(piece.upperBound, child.byteCount)
+            let end = min(piece.upperBound, shown.byteCount)
             guard end > piece.lowerBound else { continue }
             let part = UnsafeRawBufferPointer(rebasing: buffer[start..<start + Int(end - piece.lowerBound)])
-            try child.direct.write(part, at: piece.lowerBound, flags: flags)
+            try shown.direct.write(part, at: piece.lowerBound, flags: flags)
         }
     }
 
@@ -110,7 +104,7 @@ final class BlkdebugDriver: BlockDriver, Resizable, StepListening, Filtering {
         for piece in RangePieces(offset..<offset + byteCount, at: unit, limit: limits.zeroing) {
             guard piece.byteCount < unit else {
                 try rules.check(.writeZeroes, piece)
-                try child.direct.writeZeroes(
+                try shown.direct.writeZeroes(
                     at: piece.lowerBound, byteCount: piece.byteCount, flags: flags)
                 continue
             }
@@ -131,7 +125,7 @@ final class BlkdebugDriver: BlockDriver, Resizable, StepListening, Filtering {
         for piece in RangePieces(offset..<offset + byteCount, at: unit, limit: limits.discard) {
             guard piece.byteCount >= limits.align else { continue }
             try rules.check(.discard, piece)
-            try child.direct.discard(at: piece.lowerBound, byteCount: piece.byteCount)
+            try shown.direct.discard(at: piece.lowerBound, byteCount: piece.byteCount)
         }
     }
 
@@ -139,34 +133,14 @@ final class BlkdebugDriver: BlockDriver, Resizable, StepListening, Filtering {
         rules.happened(.flushToOs)
         rules.happened(.flushToDisk)
         try rules.check(.flush)
-        try child.direct.flush()
+        try shown.direct.flush()
     }
 
     func extents(at offset: UInt64, byteCount: UInt64, limit: Int) throws(ColdframeError) -> [Extent] {
         try rules.check(.blockStatus, offset..<offset + byteCount)
-        var list = ExtentList(limit: limit)
-        for extent in try child.direct.extents(at: offset, byteCount: byteCount, limit: limit) {
-            // What is read straight from the file could not fail.
-            let kind: Extent.Kind = if case .zero = extent.kind { extent.kind } else { .opaque }
-            list.append(Extent(offset: extent.offset, byteCount: extent.byteCount, kind: kind))
-        }
-        return list.extents
+        // What is read straight from the file could not fail.
+        return try extentsWithoutPlaces(at: offset, byteCount: byteCount, limit: limit)
     }
-
-    func resize(toByteCount byteCount: UInt64) throws(ColdframeError) {
-        guard let driver = child.driver as? any Resizable else {
-            throw ColdframeError(.unsupported, "Image format driver does not support resize")
-        }
-        try driver.resize(toByteCount: byteCount)
-    }
-
-    func grow(toByteCount byteCount: UInt64) throws(ColdframeError) {
-        guard let driver = child.driver as? any Resizable else { return try resize(toByteCount: byteCount) }
-        try driver.grow(toByteCount: byteCount)
-    }
-
-    /// The child belongs to the graph, which closes it.
-    func close() throws(ColdframeError) {}
 }
 
 /// Runs `body` with memory of its own, all zeros at first.

@@ -9,24 +9,15 @@ final class BlklogwritesDriver: BlockDriver, Resizable, Filtering {
     let driverName = "blklogwrites"
     let threadModel = ThreadModel.serialized
     let isReadOnly: Bool
-    private let file: BlockNode
+    let shown: BlockNode
     private let log: WriteLog
     /// Something was changed since the last flush: one that flushes nothing is not logged.
     private let isUnflushed = Locked(false)
 
     init(_ file: BlockNode, log: WriteLog, isReadOnly: Bool = false) {
-        self.file = file
+        shown = file
         self.log = log
         self.isReadOnly = isReadOnly
-    }
-
-    var shown: BlockNode { file }
-    var byteCount: UInt64 { file.byteCount }
-    var displayFilename: String { file.driver.displayFilename }
-    func information() throws(ColdframeError) -> BlockInformation { try file.driver.information() }
-
-    func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ColdframeError) {
-        try file.direct.read(into: buffer, at: offset)
     }
 
     // MARK: Writing
@@ -38,7 +29,7 @@ final class BlklogwritesDriver: BlockDriver, Resizable, Filtering {
         let entryFlags: LogEntry.Flags = flags.contains(.forceUnitAccess) ? .forceUnitAccess : []
         if sectors == range {
             try change { () throws(ColdframeError) in
-                try file.direct.write(buffer, at: offset, flags: flags)
+                try shown.direct.write(buffer, at: offset, flags: flags)
             } noting: { () throws(ColdframeError) in
                 try log.append(entry(sectors, entryFlags), data: buffer)
             }
@@ -50,7 +41,7 @@ final class BlklogwritesDriver: BlockDriver, Resizable, Filtering {
         UnsafeMutableRawBufferPointer(rebasing: whole[Int(range.lowerBound - sectors.lowerBound)...])
             .copyMemory(from: buffer)
         try change { () throws(ColdframeError) in
-            try file.direct.write(buffer, at: offset, flags: flags)
+            try shown.direct.write(buffer, at: offset, flags: flags)
         } noting: { () throws(ColdframeError) in
             try log.append(entry(sectors, entryFlags), data: UnsafeRawBufferPointer(whole))
         }
@@ -68,8 +59,8 @@ final class BlklogwritesDriver: BlockDriver, Resizable, Filtering {
             let part = UnsafeMutableRawBufferPointer(
                 rebasing: whole[Int(start - sectors.lowerBound)..<Int(start - sectors.lowerBound + size)])
             part.initializeMemory(as: UInt8.self, repeating: 0)
-            let there = Int(min(size, file.byteCount - start))
-            try file.direct.read(into: UnsafeMutableRawBufferPointer(rebasing: part[..<there]), at: start)
+            let there = Int(min(size, shown.byteCount - start))
+            try shown.direct.read(into: UnsafeMutableRawBufferPointer(rebasing: part[..<there]), at: start)
         }
     }
 
@@ -81,7 +72,7 @@ final class BlklogwritesDriver: BlockDriver, Resizable, Filtering {
         }
         try writeZeroBytes(range.lowerBound..<middle.lowerBound, flags)
         try change { () throws(ColdframeError) in
-            try file.direct.writeZeroes(
+            try shown.direct.writeZeroes(
                 at: middle.lowerBound, byteCount: UInt64(middle.count), flags: flags)
         } noting: { () throws(ColdframeError) in
             try log.append(entry(middle, flags.contains(.forceUnitAccess) ? .forceUnitAccess : []), data: nil)
@@ -101,16 +92,16 @@ final class BlklogwritesDriver: BlockDriver, Resizable, Filtering {
     func discard(at offset: UInt64, byteCount: UInt64) throws(ColdframeError) {
         guard let sectors = (offset..<offset + byteCount).inward(log.sectorByteCount) else { return }
         try change { () throws(ColdframeError) in
-            try file.direct.discard(at: sectors.lowerBound, byteCount: UInt64(sectors.count))
+            try shown.direct.discard(at: sectors.lowerBound, byteCount: UInt64(sectors.count))
         } noting: { () throws(ColdframeError) in
             try log.append(entry(sectors, .discard), data: nil)
         }
     }
 
     func flush() throws(ColdframeError) {
-        guard isUnflushed.withLock({ $0 }) else { return try file.direct.flush() }
+        guard isUnflushed.withLock({ $0 }) else { return try shown.direct.flush() }
         try change { () throws(ColdframeError) in
-            try file.direct.flush()
+            try shown.direct.flush()
         } noting: { () throws(ColdframeError) in
             try log.append(LogEntry(flags: .flush), data: nil)
         }
@@ -134,18 +125,7 @@ final class BlklogwritesDriver: BlockDriver, Resizable, Filtering {
             flags: flags)
     }
 
-    func extents(at offset: UInt64, byteCount: UInt64, limit: Int) throws(ColdframeError) -> [Extent] {
-        try file.direct.extents(at: offset, byteCount: byteCount, limit: limit)
-    }
-
-    func resize(toByteCount byteCount: UInt64) throws(ColdframeError) {
-        guard let driver = file.driver as? any Resizable else {
-            throw ColdframeError(.unsupported, "Image format driver does not support resize")
-        }
-        try driver.resize(toByteCount: byteCount)
-    }
-
-    /// The nodes below belong to the graph, which closes them. The log ends with a flush, which tells how many entries there are.
+    /// The log ends with a flush, which tells how many entries there are.
     func close() throws(ColdframeError) {
         if isUnflushed.withLock({ $0 }) { try flush() }
     }

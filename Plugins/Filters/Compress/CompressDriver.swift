@@ -9,31 +9,23 @@ final class CompressDriver: BlockDriver, Filtering {
     let driverName = "compress"
     let threadModel = ThreadModel.parallel
     let isReadOnly: Bool
-    private let file: BlockNode
+    let shown: BlockNode
     private let unitByteCount: UInt64
     private let reservations = RangeReservations()
 
     /// - Parameter unitByteCount: what the format below stores at a time, a power of two.
     init(_ file: BlockNode, unitByteCount: UInt64, isReadOnly: Bool) {
-        self.file = file
+        shown = file
         self.unitByteCount = unitByteCount
         self.isReadOnly = isReadOnly
     }
 
-    var shown: BlockNode { file }
-    var byteCount: UInt64 { file.byteCount }
-    var displayFilename: String { file.driver.displayFilename }
-
     /// As QEMU's filters: the format's details and names are told of its own node.
     func information() throws(ColdframeError) -> BlockInformation {
-        let below = try file.driver.information()
+        let below = try shown.driver.information()
         return BlockInformation(
             allocatedByteCount: below.allocatedByteCount, clusterByteCount: below.clusterByteCount,
             isDirty: below.isDirty)
-    }
-
-    func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ColdframeError) {
-        try file.direct.read(into: buffer, at: offset)
     }
 
     func write(_ buffer: UnsafeRawBufferPointer, at offset: UInt64, flags: WriteFlags) throws(ColdframeError) {
@@ -46,14 +38,14 @@ final class CompressDriver: BlockDriver, Filtering {
                 if position == unit.lowerBound, end == unit.upperBound {
                     // All whole units at once; the last of the disk may be shorter.
                     end = range.upperBound == byteCount ? byteCount : range.upperBound & ~(unitByteCount - 1)
-                    try file.direct.writeCompressed(part(buffer, position..<end, of: range), at: position)
+                    try shown.direct.writeCompressed(part(buffer, position..<end, of: range), at: position)
                 } else {
                     try rewrite(unit, with: part(buffer, position..<end, of: range), at: position)
                 }
                 position = end
             }
         }
-        if flags.contains(.forceUnitAccess) { try file.direct.flush() }
+        if flags.contains(.forceUnitAccess) { try shown.direct.flush() }
     }
 
     /// The unit at an offset, as much of it as the disk has.
@@ -75,9 +67,9 @@ final class CompressDriver: BlockDriver, Filtering {
     ) throws(ColdframeError) {
         let whole = UnsafeMutableRawBufferPointer.allocate(byteCount: unit.count, alignment: 4096)
         defer { whole.deallocate() }
-        try file.direct.read(into: whole, at: unit.lowerBound)
+        try shown.direct.read(into: whole, at: unit.lowerBound)
         UnsafeMutableRawBufferPointer(rebasing: whole[Int(offset - unit.lowerBound)...]).copyMemory(from: bytes)
-        try file.direct.writeCompressed(UnsafeRawBufferPointer(whole), at: unit.lowerBound)
+        try shown.direct.writeCompressed(UnsafeRawBufferPointer(whole), at: unit.lowerBound)
     }
 
     private func holdingUnits(
@@ -92,22 +84,13 @@ final class CompressDriver: BlockDriver, Filtering {
 
     func writeZeroes(at offset: UInt64, byteCount: UInt64, flags: WriteFlags) throws(ColdframeError) {
         try holdingUnits(of: offset..<offset + byteCount) { () throws(ColdframeError) in
-            try file.direct.writeZeroes(at: offset, byteCount: byteCount, flags: flags)
+            try shown.direct.writeZeroes(at: offset, byteCount: byteCount, flags: flags)
         }
     }
 
     func discard(at offset: UInt64, byteCount: UInt64) throws(ColdframeError) {
         try holdingUnits(of: offset..<offset + byteCount) { () throws(ColdframeError) in
-            try file.direct.discard(at: offset, byteCount: byteCount)
+            try shown.direct.discard(at: offset, byteCount: byteCount)
         }
     }
-
-    func flush() throws(ColdframeError) { try file.direct.flush() }
-
-    func extents(at offset: UInt64, byteCount: UInt64, limit: Int) throws(ColdframeError) -> [Extent] {
-        try file.direct.extents(at: offset, byteCount: byteCount, limit: limit)
-    }
-
-    /// The node below belongs to the graph, which closes it.
-    func close() throws(ColdframeError) {}
 }

@@ -13,7 +13,7 @@ final class CopyOnReadDriver: BlockDriver, Resizable, Filtering {
     let driverName = "copy-on-read"
     let threadModel = ThreadModel.parallel
     let isReadOnly: Bool
-    private let file: BlockNode
+    let shown: BlockNode
     /// The images below the one that is shown from which data is copied; nil for all.
     private let below: LayerAllocation?
     private let reservations = RangeReservations()
@@ -21,22 +21,17 @@ final class CopyOnReadDriver: BlockDriver, Resizable, Filtering {
     private let cluster = Locked<(body: NodeBody, byteCount: UInt64)?>(nil)
 
     init(_ file: BlockNode, below: LayerAllocation? = nil, isReadOnly: Bool = false) {
-        self.file = file
+        shown = file
         self.below = below
         self.isReadOnly = isReadOnly
     }
-
-    var shown: BlockNode { file }
-    var byteCount: UInt64 { file.byteCount }
-    var displayFilename: String { file.driver.displayFilename }
-    func information() throws(ColdframeError) -> BlockInformation { try file.driver.information() }
 
     // MARK: Reading
 
     func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ColdframeError) {
         let end = offset + UInt64(buffer.count)
         // A node that cannot be written is only read.
-        guard !file.isReadOnly else { return try file.direct.read(into: buffer, at: offset) }
+        guard !shown.isReadOnly else { return try shown.direct.read(into: buffer, at: offset) }
         var position = offset
         while position < end {
             let (isCopied, byteCount) = try wish(at: position, byteCount: end - position)
@@ -45,7 +40,7 @@ final class CopyOnReadDriver: BlockDriver, Resizable, Filtering {
             if isCopied {
                 try copy(piece, into: part)
             } else {
-                try file.direct.read(into: part, at: position)
+                try shown.direct.read(into: part, at: position)
             }
             position = piece.upperBound
         }
@@ -55,7 +50,7 @@ final class CopyOnReadDriver: BlockDriver, Resizable, Filtering {
     private func wish(
         at offset: UInt64, byteCount: UInt64
     ) throws(ColdframeError) -> (isCopied: Bool, byteCount: UInt64) {
-        let (isThere, run) = try file.direct.allocation(at: offset, byteCount: byteCount)
+        let (isThere, run) = try shown.direct.allocation(at: offset, byteCount: byteCount)
         guard !isThere, let below else { return (!isThere, run) }
         let (isHeld, part) = try below.holds(at: offset, byteCount: run)
         return (isHeld, part)
@@ -71,14 +66,14 @@ final class CopyOnReadDriver: BlockDriver, Resizable, Filtering {
         var position = clusters.lowerBound
         while position < clusters.upperBound {
             // Behind the reservation: another reader may have copied it, or somebody written it.
-            let (isThere, run) = try file.direct.allocation(at: position, byteCount: clusters.upperBound - position)
+            let (isThere, run) = try shown.direct.allocation(at: position, byteCount: clusters.upperBound - position)
             let piece = position..<position + (isThere ? run : min(run, Self.pieceByteCount))
             let wanted = piece.clamped(to: range)
             let part = wanted.isEmpty ? nil : buffer.part(wanted, from: range.lowerBound)
             if !isThere {
                 try copyPiece(piece, reading: wanted, into: part)
             } else if let part {
-                try file.direct.read(into: part, at: wanted.lowerBound)
+                try shown.direct.read(into: part, at: wanted.lowerBound)
             }
             position = piece.upperBound
         }
@@ -90,12 +85,12 @@ final class CopyOnReadDriver: BlockDriver, Resizable, Filtering {
         // Not from the reader's memory, which may change meanwhile.
         try buffers.with { (memory) throws(ColdframeError) in
             let bytes = UnsafeMutableRawBufferPointer(start: memory, count: piece.count)
-            try file.direct.read(into: bytes, at: piece.lowerBound)
+            try shown.direct.read(into: bytes, at: piece.lowerBound)
             if ZeroDetection.isZero(UnsafeRawBufferPointer(bytes)) {
-                try file.direct.writeZeroes(
+                try shown.direct.writeZeroes(
                     at: piece.lowerBound, byteCount: UInt64(piece.count), flags: .unchanged)
             } else {
-                try file.direct.write(UnsafeRawBufferPointer(bytes), at: piece.lowerBound, flags: .unchanged)
+                try shown.direct.write(UnsafeRawBufferPointer(bytes), at: piece.lowerBound, flags: .unchanged)
             }
             part?.copyMemory(from: UnsafeRawBufferPointer(bytes.part(wanted, from: piece.lowerBound)))
         }
@@ -105,12 +100,12 @@ final class CopyOnReadDriver: BlockDriver, Resizable, Filtering {
     private func clusters(of range: Range<UInt64>) throws(ColdframeError) -> Range<UInt64> {
         let unit = try clusterByteCount()
         let end = (range.upperBound + unit - 1) / unit * unit
-        return range.lowerBound / unit * unit..<max(min(end, file.byteCount), range.upperBound)
+        return range.lowerBound / unit * unit..<max(min(end, shown.byteCount), range.upperBound)
     }
 
     /// Asked for once of each image: an overlay may come to lie above the one that was shown.
     private func clusterByteCount() throws(ColdframeError) -> UInt64 {
-        let body = file.body
+        let body = shown.body
         if let known = cluster.withLock({ $0 }), known.body === body { return known.byteCount }
         let byteCount = UInt64(try body.driver.information().clusterByteCount ?? 0)
         cluster.withLock { $0 = (body, max(byteCount, 1)) }
@@ -131,43 +126,26 @@ final class CopyOnReadDriver: BlockDriver, Resizable, Filtering {
 
     func write(_ buffer: UnsafeRawBufferPointer, at offset: UInt64, flags: WriteFlags) throws(ColdframeError) {
         try reserving(offset, UInt64(buffer.count)) { () throws(ColdframeError) in
-            try file.direct.write(buffer, at: offset, flags: flags)
+            try shown.direct.write(buffer, at: offset, flags: flags)
         }
     }
 
     func writeZeroes(at offset: UInt64, byteCount: UInt64, flags: WriteFlags) throws(ColdframeError) {
         try reserving(offset, byteCount) { () throws(ColdframeError) in
-            try file.direct.writeZeroes(at: offset, byteCount: byteCount, flags: flags)
+            try shown.direct.writeZeroes(at: offset, byteCount: byteCount, flags: flags)
         }
     }
 
     func discard(at offset: UInt64, byteCount: UInt64) throws(ColdframeError) {
         try reserving(offset, byteCount) { () throws(ColdframeError) in
-            try file.direct.discard(at: offset, byteCount: byteCount)
+            try shown.direct.discard(at: offset, byteCount: byteCount)
         }
     }
-
-    func flush() throws(ColdframeError) { try file.direct.flush() }
 
     func extents(at offset: UInt64, byteCount: UInt64, limit: Int) throws(ColdframeError) -> [Extent] {
-        var list = ExtentList(limit: limit)
-        for extent in try file.direct.extents(at: offset, byteCount: byteCount, limit: limit) {
-            // What is read straight from a file would not be copied.
-            let kind: Extent.Kind = if case .zero = extent.kind { extent.kind } else { .opaque }
-            list.append(Extent(offset: extent.offset, byteCount: extent.byteCount, kind: kind))
-        }
-        return list.extents
+        // What is read straight from a file would not be copied.
+        try extentsWithoutPlaces(at: offset, byteCount: byteCount, limit: limit)
     }
-
-    func resize(toByteCount byteCount: UInt64) throws(ColdframeError) {
-        guard let driver = file.driver as? any Resizable else {
-            throw ColdframeError(.unsupported, "Image format driver does not support resize")
-        }
-        try driver.resize(toByteCount: byteCount)
-    }
-
-    /// The node below belongs to the graph, which closes it.
-    func close() throws(ColdframeError) {}
 }
 
 extension UnsafeMutableRawBufferPointer {

@@ -10,7 +10,7 @@ final class PreallocateDriver: BlockDriver, Resizable, Filtering, OwnershipFollo
     let driverName = "preallocate"
     let threadModel = ThreadModel.parallel
     let isReadOnly: Bool
-    private let file: BlockNode
+    let shown: BlockNode
     private let ahead: Ahead
     /// Where the data ends; `unowned` while that is the file's end. A writer looks here first, without the lock.
     private let dataEnd = Atomic<UInt64>(unowned)
@@ -27,18 +27,15 @@ final class PreallocateDriver: BlockDriver, Resizable, Filtering, OwnershipFollo
     }
 
     init(_ file: BlockNode, ahead: Ahead = Ahead(), isReadOnly: Bool = false) {
-        self.file = file
+        shown = file
         self.ahead = ahead
         self.isReadOnly = isReadOnly
     }
 
-    var shown: BlockNode { file }
     var byteCount: UInt64 {
         let end = dataEnd.load(ordering: .acquiring)
-        return end == Self.unowned ? file.byteCount : end
+        return end == Self.unowned ? shown.byteCount : end
     }
-    var displayFilename: String { file.driver.displayFilename }
-    func information() throws(ColdframeError) -> BlockInformation { try file.driver.information() }
 
     // MARK: Who owns the size
 
@@ -46,7 +43,7 @@ final class PreallocateDriver: BlockDriver, Resizable, Filtering, OwnershipFollo
         try growth.withLock { growth throws(ColdframeError) in
             guard isOwned != (self.dataEnd.load(ordering: .acquiring) != Self.unowned) else { return }
             guard isOwned, !self.isReadOnly else { return try self.giveUp(&growth) }
-            growth = Growth(fileEnd: self.file.byteCount)
+            growth = Growth(fileEnd: self.shown.byteCount)
             self.dataEnd.store(growth.fileEnd, ordering: .releasing)
         }
     }
@@ -60,7 +57,6 @@ final class PreallocateDriver: BlockDriver, Resizable, Filtering, OwnershipFollo
         }
     }
 
-    /// The file belongs to the graph, which closes it.
     func close() throws(ColdframeError) { try setOwned(false) }
 
     // MARK: Growing
@@ -88,7 +84,7 @@ final class PreallocateDriver: BlockDriver, Resizable, Filtering, OwnershipFollo
         guard end > growth.fileEnd else { return true }
         guard let fileEnd = ahead.end(forDataEnd: end) else { return false }
         do throws(ColdframeError) {
-            try file.direct.writeZeroes(
+            try shown.direct.writeZeroes(
                 at: growth.fileEnd, byteCount: fileEnd - growth.fileEnd, flags: .noFallback)
         } catch {
             growth.hasFailed = true
@@ -128,37 +124,21 @@ final class PreallocateDriver: BlockDriver, Resizable, Filtering, OwnershipFollo
     }
 
     private func resizeFile(_ byteCount: UInt64, growing isGrowth: Bool = false) throws(ColdframeError) {
-        guard let driver = file.driver as? any Resizable else {
-            throw ColdframeError(.unsupported, "Image format driver does not support resize")
-        }
+        let driver = try resizableBelow()
         try isGrowth ? driver.grow(toByteCount: byteCount) : driver.resize(toByteCount: byteCount)
     }
 
     // MARK: Requests
 
-    func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ColdframeError) {
-        try file.direct.read(into: buffer, at: offset)
-    }
-
     func write(_ buffer: UnsafeRawBufferPointer, at offset: UInt64, flags: WriteFlags) throws(ColdframeError) {
         _ = try reach(offset, UInt64(buffer.count))
-        try file.direct.write(buffer, at: offset, flags: flags)
+        try shown.direct.write(buffer, at: offset, flags: flags)
     }
 
     func writeZeroes(at offset: UInt64, byteCount: UInt64, flags: WriteFlags) throws(ColdframeError) {
         // Zeros that may be a hole, or are to be on stable storage, are made by the file.
         let isPlain = flags.isDisjoint(with: [.mayUnmap, .forceUnitAccess])
         if try reach(offset, byteCount, forZeroes: isPlain) { return }
-        try file.direct.writeZeroes(at: offset, byteCount: byteCount, flags: flags)
-    }
-
-    func discard(at offset: UInt64, byteCount: UInt64) throws(ColdframeError) {
-        try file.direct.discard(at: offset, byteCount: byteCount)
-    }
-
-    func flush() throws(ColdframeError) { try file.direct.flush() }
-
-    func extents(at offset: UInt64, byteCount: UInt64, limit: Int) throws(ColdframeError) -> [Extent] {
-        try file.direct.extents(at: offset, byteCount: byteCount, limit: limit)
+        try shown.direct.writeZeroes(at: offset, byteCount: byteCount, flags: flags)
     }
 }

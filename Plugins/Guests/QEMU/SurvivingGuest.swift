@@ -87,7 +87,9 @@ struct SurvivingGuest {
         }
     }
 
+    /// How long one may take from its last answer to its end.
     private nonisolated static let lastMomentMilliseconds = 1_000
+
     /// How long a killed process may take to be gone.
     private nonisolated static let endTimeoutMilliseconds = 10_000
 

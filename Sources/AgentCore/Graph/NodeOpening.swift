@@ -11,7 +11,7 @@ final class NodeOpening: OpenContext {
     private let gate: ImageReferenceGate
     private var children: [Child] = []
     /// The chain that the driver relies on, as it was told to it.
-    private var frozen: (top: GraphNode, bottom: GraphNode, layers: [GraphNode])?
+    private var frozen: (child: String, top: GraphNode, bottom: GraphNode, layers: [GraphNode])?
 
     private struct Child {
         let name: String
@@ -84,7 +84,7 @@ final class NodeOpening: OpenContext {
             throw ColdframeError(.invalidArgument, "Bottom node '\(bottom)' is a filter")
         }
         let layers = try top.checkFreezable(downTo: lowest, as: name)
-        frozen = (top, lowest, layers)
+        frozen = (name, top, lowest, layers)
         return layers.map(\.block)
     }
 
@@ -157,7 +157,7 @@ final class NodeOpening: OpenContext {
     func adopt(as node: GraphNode) throws {
         if let frozen {
             // While the driver was being opened others went on.
-            let layers = try frozen.top.checkFreezable(downTo: frozen.bottom, as: "file")
+            let layers = try frozen.top.checkFreezable(downTo: frozen.bottom, as: frozen.child)
             guard layers.elementsEqual(frozen.layers, by: ===) else {
                 throw ColdframeError(.busy, "The chain below node '\(nodeName)' was changed while it was opened")
             }

@@ -185,12 +185,6 @@ public protocol Layered: BlockDriver {
     )
 }
 
-/// Shows another node with something added, and holds nothing itself: what is allocated is asked of that node.
-public protocol Filtering: BlockDriver {
-    /// The node that is shown.
-    var shown: BlockNode { get }
-}
-
 /// Is told whether its size belongs to one user (`preallocate`).
 public protocol OwnershipFollowing: BlockDriver {
     /// One of its users writes and resizes it, which nobody else may do: from now on, or no more. Blocks. Requests may be in

@@ -4,8 +4,8 @@ import Testing
 
 @testable import AgentCore
 
-/// Random commands on a graph that is in use: as many sequences as `COLDFRAME_SIMULATIONS` says, none without it, since one
-/// in a hundred still ends with a complaint. `COLDFRAME_TEST_SEED` repeats a run.
+/// Random commands on a graph that is in use: as many sequences as `COLDFRAME_SIMULATIONS` says, none without it, since it
+/// is not known to be free of rare complaints. `COLDFRAME_TEST_SEED` repeats a run.
 @AgentActor
 @Suite("Simulation of jobs", .serialized, .enabled(if: ProcessControl.environment("COLDFRAME_SIMULATIONS") != nil))
 struct JobSimulationTests {
