@@ -110,7 +110,7 @@ def test_killed_again_while_it_recovers(guest, chance):
 
 
 def test_killed_at_any_moment(striker, kind, chance):
-    for _ in range(MOMENTS if kind == "started" else MOMENTS // 2):
+    for _ in range(MOMENTS):
         command = chance.choice(["snapshot-save", "snapshot-load", "snapshot-delete"])
         there = "t" in striker.guest.tags()
         arguments = {}
