@@ -9,7 +9,7 @@ public enum ImageCopy {
         public init() {}
     }
 
-    /// What a worker takes at once: large, so that little time goes into holes.
+    /// What a worker takes at once, at most.
     private static let pieceByteCount: UInt64 = 8 << 20
     /// What is read and then written: small, so that it is still in the processor's cache when it is written.
     private static let chunkByteCount: UInt64 = 256 << 10
@@ -25,9 +25,10 @@ public enum ImageCopy {
                 .unsupported, "Compression not supported for this file format ('\(target.driver.driverName)')")
         }
         let unit = compressor?.compressionUnitByteCount ?? 1
-        let work = ImageWork(
-            byteCount: source.byteCount, pieceByteCount: pieceByteCount,
-            bufferByteCount: max(unit, chunkByteCount))
+        let bufferByteCount = max(unit, chunkByteCount)
+        let pieces = DataPieces(
+            of: source, unitByteCount: unit, limit: max(pieceByteCount / bufferByteCount, 1) * bufferByteCount)
+        let work = ImageWork(byteCount: source.byteCount, bufferByteCount: bufferByteCount) { try pieces.next() }
         try work.run(workerCount: max(1, options.workerCount), progress: progress) { offset, byteCount, buffer in
             if let compressor {
                 try copyCompressed(source, compressor, offset, byteCount, buffer, unit: Int(unit))
@@ -38,37 +39,17 @@ public enum ImageCopy {
         try target.flush()
     }
 
-    /// Parts of a piece that may hold something.
-    private static func forEachDataExtent(
-        _ source: BlockNode, _ offset: UInt64, _ byteCount: Int, _ body: (Range<UInt64>) throws -> Void
-    ) throws {
-        let end = offset + UInt64(byteCount)
-        var position = offset
-        while position < end {
-            let extents = try source.extents(at: position, byteCount: end - position, limit: 256)
-            for extent in extents {
-                if case .zero = extent.kind {} else { try body(extent.offset..<extent.end) }
-            }
-            guard let last = extents.last, last.end > position else {
-                throw ColdframeError(.io, "Node '\(source.name)' describes nothing at \(position)")
-            }
-            position = last.end
-        }
-    }
-
     private static func copy(
         _ source: BlockNode, _ target: BlockNode, _ offset: UInt64, _ byteCount: Int,
         _ buffer: UnsafeMutableRawBufferPointer
     ) throws {
-        try forEachDataExtent(source, offset, byteCount) { extent in
-            try forEachChunk(of: extent, at: UInt64(buffer.count)) { range in
-                let part = UnsafeMutableRawBufferPointer(rebasing: buffer[..<range.count])
-                try source.read(into: part, at: range.lowerBound)
-                let bytes = UnsafeRawBufferPointer(part)
-                try ZeroSearch.forEachDataRun(bytes, at: range.lowerBound) { run in
-                    try target.write(
-                        UnsafeRawBufferPointer(rebasing: bytes[run]), at: range.lowerBound + UInt64(run.lowerBound))
-                }
+        try forEachChunk(of: offset..<offset + UInt64(byteCount), at: UInt64(buffer.count)) { range in
+            let part = UnsafeMutableRawBufferPointer(rebasing: buffer[..<range.count])
+            try source.read(into: part, at: range.lowerBound)
+            let bytes = UnsafeRawBufferPointer(part)
+            try ZeroSearch.forEachDataRun(bytes, at: range.lowerBound) { run in
+                try target.write(
+                    UnsafeRawBufferPointer(rebasing: bytes[run]), at: range.lowerBound + UInt64(run.lowerBound))
             }
         }
     }
@@ -91,9 +72,6 @@ public enum ImageCopy {
         _ buffer: UnsafeMutableRawBufferPointer, unit: Int
     ) throws {
         try forEachChunk(of: offset..<offset + UInt64(byteCount), at: UInt64(buffer.count)) { range in
-            var hasData = false
-            try forEachDataExtent(source, range.lowerBound, range.count) { _ in hasData = true }
-            guard hasData else { return }
             let chunk = UnsafeMutableRawBufferPointer(rebasing: buffer[..<range.count])
             try source.read(into: chunk, at: range.lowerBound)
             var position = 0

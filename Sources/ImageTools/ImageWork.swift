@@ -4,22 +4,39 @@ import Synchronization
 
 /// Work on a disk that several threads share: each takes the next piece, until there is none or one of them fails.
 public final class ImageWork: Sendable {
+    /// A part of the disk for one thread.
+    public struct Piece: Sendable, Equatable {
+        public var range: Range<UInt64>
+        /// What is done when it is: its bytes, and those before it that need no work.
+        public var coveredByteCount: UInt64
+    }
+
     private let byteCount: UInt64
-    private let pieceByteCount: UInt64
     private let bufferByteCount: UInt64
-    private let next = Atomic<UInt64>(0)
+    private let take: @Sendable () throws -> Piece?
     private let done = Atomic<UInt64>(0)
     private let failure = Locked<(any Error)?>(nil)
     private let hasFailed = Atomic<Bool>(false)
     private let ended = Atomic<Int>(0)
     private let hasEnded = ConditionVariable()
 
-    /// `pieceByteCount` is a multiple of what the work needs to have in one piece.
-    /// Each thread has a buffer of a piece's size, or as given.
-    public init(byteCount: UInt64, pieceByteCount: UInt64, bufferByteCount: UInt64? = nil) {
+    /// Work on the pieces that `take` gives out, on any thread, until it has none. Each thread has a buffer of that size.
+    public init(byteCount: UInt64, bufferByteCount: UInt64, take: @escaping @Sendable () throws -> Piece?) {
         self.byteCount = byteCount
-        self.pieceByteCount = pieceByteCount
-        self.bufferByteCount = bufferByteCount ?? pieceByteCount
+        self.bufferByteCount = bufferByteCount
+        self.take = take
+    }
+
+    /// Work on all of a disk, in pieces of that size.
+    public convenience init(byteCount: UInt64, pieceByteCount: UInt64) {
+        let next = Locked<UInt64>(0)
+        self.init(byteCount: byteCount, bufferByteCount: pieceByteCount) {
+            next.withLock { next in
+                let range = next..<min(byteCount, next + pieceByteCount)
+                next = range.upperBound
+                return range.isEmpty ? nil : Piece(range: range, coveredByteCount: range.upperBound - range.lowerBound)
+            }
+        }
     }
 
     /// Runs `body` for every piece on so many threads. `progress` is called on this thread, ten times a second, with the bytes
@@ -48,17 +65,12 @@ public final class ImageWork: Sendable {
     private func work(_ body: (UInt64, Int, UnsafeMutableRawBufferPointer) throws -> Void) {
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Int(bufferByteCount), alignment: 4096)
         defer { buffer.deallocate() }
-        while !hasFailed.load(ordering: .acquiring) {
-            let offset = next.add(pieceByteCount, ordering: .relaxed).oldValue
-            guard offset < byteCount else { return }
-            let count = min(pieceByteCount, byteCount - offset)
-            do {
-                try body(offset, Int(count), buffer)
-            } catch {
-                return fail(error)
+        do {
+            while !hasFailed.load(ordering: .acquiring), let piece = try take() {
+                try body(piece.range.lowerBound, piece.range.count, buffer)
+                done.add(piece.coveredByteCount, ordering: .relaxed)
             }
-            done.add(count, ordering: .relaxed)
-        }
+        } catch { fail(error) }
     }
 
     private func fail(_ error: any Error) {
