@@ -9,17 +9,21 @@ public struct ImageMapEntry: Sendable, Equatable {
     /// Some layer says something of it; otherwise it reads as zeros for lack of an entry.
     public var isPresent: Bool
     public var readsAsZeros: Bool
+    /// It has a place in the layer's file, which may be a hole there.
+    public var hasData: Bool
     /// Where it lies in the layer's file, as it is.
     public var hostOffset: UInt64?
 
     public init(
-        start: UInt64, byteCount: UInt64, depth: Int, isPresent: Bool, readsAsZeros: Bool, hostOffset: UInt64?
+        start: UInt64, byteCount: UInt64, depth: Int, isPresent: Bool, readsAsZeros: Bool, hasData: Bool? = nil,
+        hostOffset: UInt64?
     ) {
         self.start = start
         self.byteCount = byteCount
         self.depth = depth
         self.isPresent = isPresent
         self.readsAsZeros = readsAsZeros
+        self.hasData = hasData ?? !readsAsZeros
         self.hostOffset = hostOffset
     }
 }
@@ -65,9 +69,10 @@ public enum ImageMap {
             length = min(length, extent.byteCount)
             switch extent.kind {
             case .data(_, let host):
+                let isHole = try hole(layer, at: host, byteCount: &length)
                 return ImageMapEntry(
-                    start: position, byteCount: length, depth: depth, isPresent: true, readsAsZeros: false,
-                    hostOffset: host)
+                    start: position, byteCount: length, depth: depth, isPresent: true, readsAsZeros: isHole,
+                    hasData: true, hostOffset: host)
             case .opaque:
                 return ImageMapEntry(
                     start: position, byteCount: length, depth: depth, isPresent: true, readsAsZeros: false,
@@ -75,8 +80,9 @@ public enum ImageMap {
             case .zero(let isAllocated):
                 // What an image without others below does not hold is its content, not a lack of it; in a plain file such a
                 // hole has a place as well.
-                let isAlone = !(layer.driver is any Backed)
-                let isPlain = isAlone && !(layer.driver is any PlacedDriver)
+                let placed = layer.driver as? any PlacedDriver
+                let isAlone = !(layer.driver is any Backed) && placed?.mayStandOnAnother != true
+                let isPlain = isAlone && placed == nil
                 guard isAllocated || isAlone || depth == layers.count - 1 else { continue }
                 return ImageMapEntry(
                     start: position, byteCount: length, depth: depth, isPresent: isAllocated || isAlone,
@@ -87,11 +93,25 @@ public enum ImageMap {
             start: position, byteCount: length, depth: max(0, layers.count - 1), isPresent: false, readsAsZeros: true,
             hostOffset: nil)
     }
+
+    /// Whether a disk that lies in its file in one piece has a hole there, for that many bytes.
+    private static func hole(
+        _ layer: BlockNode, at hostOffset: UInt64, byteCount: inout UInt64
+    ) throws(ColdframeError) -> Bool {
+        guard let placed = layer.driver as? any PlacedDriver, placed.liesInOnePiece,
+            let extent = try placed.file.extents(at: hostOffset, byteCount: byteCount, limit: 1).first
+        else { return false }
+        byteCount = min(byteCount, extent.byteCount)
+        if case .zero = extent.kind { return true }
+        return false
+    }
 }
 
 extension ImageMapEntry {
     fileprivate func isContinued(by next: ImageMapEntry) -> Bool {
-        guard depth == next.depth, isPresent == next.isPresent, readsAsZeros == next.readsAsZeros else { return false }
+        guard depth == next.depth, isPresent == next.isPresent, readsAsZeros == next.readsAsZeros,
+            hasData == next.hasData
+        else { return false }
         switch (hostOffset, next.hostOffset) {
         case (nil, nil): return true
         case (let here?, let there?): return here + byteCount == there

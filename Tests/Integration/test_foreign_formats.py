@@ -35,11 +35,28 @@ def test_an_image_is_described_as_qemu_img_does(directory, raw, form, options): 
     assert ours == theirs
 
 
-def test_a_map_says_where_data_lies_as_qemu_img_does(directory):
-    path = directory / "disk.vdi"
-    qemu_img("create", "-f", "vdi", path, "16M")
-    qemu_io(path, "write -P 1 1M 2M", "write -P 2 9M 1M")
-    assert json.loads(image("map", "--json", path)) == json.loads(qemu_img("map", "--output=json", path))
+@pytest.mark.parametrize("form, options", FORMATS + [("vmdk", "subformat=monolithicSparse,zeroed_grain=on"),
+                                                     ("vpc", "subformat=dynamic")])
+def test_a_map_says_what_qemu_img_says(directory, form, options):
+    path, raw = directory / f"disk.{form}", directory / "raw"
+    words = ["write -P 1 1M 2M", "write -P 2 9M 1M", "write -P 3 5000k 4k", "write -z 10M 128k", "write -z 2M 64k"]
+    flags = ["-o", options] if options else []
+    # A disk that ends within a grain, a block, a table.
+    qemu_img("create", "-f", "raw", raw, "16900k")
+    if "streamOptimized" in options:
+        images.run("qemu-io", "-f", "raw", *(word for line in words for word in ("-c", line)), raw)
+        qemu_img("convert", "-f", "raw", "-O", form, *flags, raw, path)
+    else:
+        qemu_img("create", "-f", form, *flags, path, "16900k")
+        images.run("qemu-io", "-f", form, *(word for line in words for word in ("-c", line)), path)
+    ours, theirs = (json.loads(tool("map", "-f", form, flag, path))
+                    for tool, flag in ((image, "--json"), (qemu_img, "--output=json")))
+    assert ours == theirs
+    # A part of it, which begins and ends anywhere.
+    part = ["--start-offset", "1500k", "--max-length", "8001k"]
+    ours, theirs = (json.loads(tool("map", "-f", form, flag, *part, path))
+                    for tool, flag in ((image, "--json"), (qemu_img, "--output=json")))
+    assert ours == theirs
 
 
 @pytest.mark.parametrize("form, options", FORMATS)

@@ -21,6 +21,7 @@ final class VdiDriver: PlacedDriver {
 
     var file: BlockNode { image.file }
     var byteCount: UInt64 { image.header.diskByteCount }
+    var liesInOnePiece: Bool { image.header.isFixed }
 
     func information() throws(ColdframeError) -> BlockInformation {
         BlockInformation(

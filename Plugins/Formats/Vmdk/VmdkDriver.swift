@@ -15,6 +15,7 @@ final class VmdkDriver: PlacedDriver, ReadOnlyDriver {
 
     var file: BlockNode { image.file }
     var byteCount: UInt64 { image.header.diskByteCount }
+    let mayStandOnAnother = true
 
     func place(_ range: Range<UInt64>) throws(ColdframeError) -> Place { try image.place(range) }
 

@@ -10,6 +10,7 @@ final class VpcDriver: PlacedDriver, ReadOnlyDriver {
 
     var file: BlockNode { image.file }
     var byteCount: UInt64 { image.footer.diskByteCount }
+    var liesInOnePiece: Bool { image.blocks == nil }
 
     func information() throws(ColdframeError) -> BlockInformation {
         BlockInformation(

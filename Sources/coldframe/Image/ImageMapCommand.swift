@@ -46,7 +46,7 @@ struct ImageMapCommand: ImageVerb {
     private static func value(_ entry: ImageMapEntry) -> JSONValue {
         var object: JSONObject = [
             "start": JSONValue(entry.start), "length": JSONValue(entry.byteCount), "depth": JSONValue(entry.depth),
-            "present": .bool(entry.isPresent), "zero": .bool(entry.readsAsZeros), "data": .bool(!entry.readsAsZeros),
+            "present": .bool(entry.isPresent), "zero": .bool(entry.readsAsZeros), "data": .bool(entry.hasData),
         ]
         if let offset = entry.hostOffset { object["offset"] = JSONValue(offset) }
         return .object(object)
