@@ -61,15 +61,15 @@ extension ClusterStore {
         if !freeing.isEmpty { file.announce(.freeClusters) }
         guard !freeing.isEmpty else { return }
         let sorted = Self.coalesce(freeing)
+        // What a snapshot has as well stays.
         let holes = state.withLock { state in
-            sorted.filter { item in
-                policy.passesDiscards(of: item.cause) && state.refcounts.runs(of: 1, in: item.run) == [item.run]
+            sorted.flatMap { item in
+                policy.passesDiscards(of: item.cause) ? state.refcounts.runs(of: 1, in: item.run) : []
             }
         }
         for hole in holes {
             file.discard(
-                at: geometry.hostOffset(ofCluster: hole.run.first),
-                byteCount: hole.run.count << UInt64(geometry.clusterBits))
+                at: geometry.hostOffset(ofCluster: hole.first), byteCount: hole.count << UInt64(geometry.clusterBits))
         }
         state.withLock { state in
             for item in sorted {
