@@ -140,7 +140,8 @@ let package = Package(
         .testTarget(name: "ImageToolsTests", dependencies: ["ImageTools", "ConformanceKit"]),
         .testTarget(name: "ColdframedTests", dependencies: ["coldframed"]),
         .testTarget(
-            name: "ConformanceTests", dependencies: ["coldframed", "AgentCore", "ConformanceKit"],
+            name: "ConformanceTests",
+            dependencies: ["coldframed", "AgentCore", "ConformanceKit", "FileProtocol", "Qcow2Format"],
             path: "Tests/Conformance"),
         .testTarget(name: "ColdframeTests", dependencies: ["coldframe"]),
     ] + modules.flatMap { module($0.name, path: $0.path, $0.dependencies) },

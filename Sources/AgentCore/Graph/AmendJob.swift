@@ -53,6 +53,8 @@ final class AmendJob: JobDriver {
 
     func run(_ control: any JobControl) async throws {
         try await control.checkpoint()
+        // At its end, whichever that is, as in QEMU.
+        defer { control.setProgress(current: 1, total: 1) }
         // That nothing be changed goes well with any image, as in QEMU.
         if options.json.objectValue?.count ?? 0 > 1 {
             // Nobody gets to the disk meanwhile, nor to the lane: a pause would hold both.
@@ -69,7 +71,6 @@ final class AmendJob: JobDriver {
                 }
             }
         }
-        control.setProgress(current: 1, total: 1)
     }
 
     func clean() async { use.node?.remove(use) }

@@ -14,12 +14,17 @@ struct AmendRequest: Sendable {
     /// Empty to name none.
     var dataFilename: String?
     var isDataFileRaw: Bool?
+    var changesEncryption = false
 }
 
 /// Whether an image can become what is asked for, with QEMU's texts where it has one. Nothing has been changed yet.
 extension AmendRequest {
     func check(_ image: Qcow2Image, _ nodes: AmendedImage) throws(ColdframeError) {
         let header = image.header
+        // Encrypted images are not opened, so this is none.
+        guard !changesEncryption else {
+            throw ColdframeError(.unsupported, "image is not encrypted, can't amend", errno: 95)
+        }
         guard header.incompatible.isDisjoint(with: [.dirty, .corrupt]) else {
             throw ColdframeError(
                 .corrupt, "The image is damaged or was not closed: mend it with 'coldframe image check --repair all'")

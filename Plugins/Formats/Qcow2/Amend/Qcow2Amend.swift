@@ -64,7 +64,7 @@ struct Qcow2Amend {
         }
         // What we do not know may be untrue from here on.
         new.header.autoclear &= Header.bitmapsAutoclear | Header.rawExternalDataAutoclear
-        try HeaderSwitch(image).run(new)
+        _ = try HeaderSwitch(image.file, image.header.geometry).run(from: image.header, to: new)
     }
 
     private func changeFields(_ header: inout Header) {
@@ -139,7 +139,7 @@ struct Qcow2Amend {
         new.header.autoclear = 0
         new.header.compressionType = 0
         new.extensions.setFeatureNames(false)
-        try HeaderSwitch(image).run(new)
+        _ = try HeaderSwitch(image.file, image.header.geometry).run(from: image.header, to: new)
     }
 }
 
@@ -172,5 +172,6 @@ extension AmendRequest {
         backingFormat = branch.backingFmt
         dataFilename = branch.dataFile
         isDataFileRaw = branch.dataFileRaw
+        changesEncryption = branch.encrypt != nil
     }
 }

@@ -5,7 +5,7 @@ import LinuxSystem
 ///
 /// A bitmap that is in use is marked so in the directory before the disk is written, and written anew when the image is
 /// closed. New tables and a new directory go to clusters that nothing points to; then one write of the header's sector
-/// switches to them; then the old ones are freed. A crash leaves the old ones, marked, or the new ones.
+/// switches to them (`HeaderSwitch`); then the old ones are freed. A crash leaves the old ones, marked, or the new ones.
 final class BitmapStorage: Sendable {
     private let store: ClusterStore
     private let file: ImageFile
@@ -91,17 +91,17 @@ final class BitmapStorage: Sendable {
 
     /// Makes the directory consist of these. Durable when it returns.
     func replace(by items: [Item]) throws(ColdframeError) {
-        let old = (store.names.extensions.bitmaps, entries)
+        let old = (store.names.extensions.bitmaps, self.entries)
         var taken: [ClusterRun] = []
+        var entries: [BitmapEntry] = []
+        var ext: HeaderExtensions.BitmapsExtension?
         do {
-            var entries: [BitmapEntry] = []
             for item in items {
                 switch item {
                 case .kept(let entry): entries.append(entry)
                 case .new(let name, let bits, let isAuto): entries.append(try write(name, bits, isAuto, &taken))
                 }
             }
-            var ext: HeaderExtensions.BitmapsExtension?
             if !entries.isEmpty {
                 let bytes = BitmapDirectory.encode(entries)
                 let offset = try allocateTable(UInt64(bytes.count), &taken)
@@ -110,13 +110,14 @@ final class BitmapStorage: Sendable {
                     count: UInt32(entries.count), directoryByteCount: UInt64(bytes.count), directoryOffset: offset)
             }
             try store.flush()
-            try switchExtension(to: ext)
-            state.withLock { $0.entries = entries }
-            free(old.0, old.1.filter { previous in !entries.contains { $0.tableOffset == previous.tableOffset } })
         } catch {
             store.freeNow(taken, cause: .other)
             throw error
         }
+        // If this fails, a file that takes no writes any more may have the new directory: the new clusters are leaked.
+        try store.rewriteHeader { $0.setBitmaps(ext) }
+        state.withLock { $0.entries = entries }
+        free(old.0, old.1.filter { previous in !entries.contains { $0.tableOffset == previous.tableOffset } })
     }
 
     private func allocateTable(_ byteCount: UInt64, _ taken: inout [ClusterRun]) throws(ColdframeError) -> HostOffset {
@@ -150,18 +151,6 @@ final class BitmapStorage: Sendable {
         return BitmapEntry(
             name: name, granularityBits: UInt8(bits.granularity.trailingZeroBitCount), tableOffset: offset,
             tableEntryCount: UInt32(count), flags: isAuto ? .auto : [])
-    }
-
-    private func switchExtension(to ext: HeaderExtensions.BitmapsExtension?) throws(ColdframeError) {
-        let previous = store.names.extensions.bitmaps
-        do {
-            try store.rewriteHeader { $0.setBitmaps(ext) }
-            try store.flush()
-        } catch {
-            // The old directory is still there: it is put back in force.
-            try? store.rewriteHeader { $0.setBitmaps(previous) }
-            throw error
-        }
     }
 
     /// Frees a directory and the bitmaps that only it had. An error leaves a leak.

@@ -37,8 +37,13 @@ public enum Qcow2Create {
             let start = layout.firstData << UInt64(geometry.clusterBits)
             try reserve(options.preallocation, start..<byteCount, file, advance)
         }
+        // The first sector, which a disk writes whole or not at all, makes it an image.
+        let sector = min(first.count, HeaderSpace.sectorByteCount)
+        if first.count > sector {
+            try file.write(Array(first[sector...]), at: HostOffset(UInt64(sector)))
+        }
         try file.flush()
-        try file.write(first, at: HostOffset(0))
+        try file.write(Array(first[..<sector]), at: HostOffset(0))
         try file.flush()
     }
 

@@ -23,9 +23,8 @@ struct HeaderCluster: Sendable {
     }
 
     /// The bytes, without the zeros behind, the name behind the extensions. Sets the header's fields on where the name lies.
-    /// `later` are the header's bytes behind the fields that we know, kept as they are.
-    mutating func encode(later: ArraySlice<UInt8> = []) throws(ColdframeError) -> [UInt8] {
-        let bytes = try encodeHead(later: later, nameOffset: headByteCount) + nameBytes
+    mutating func encode() throws(ColdframeError) -> [UInt8] {
+        let bytes = try encodeHead(later: [], nameOffset: headByteCount) + nameBytes
         guard bytes.count <= clusterByteCount else {
             throw ColdframeError(
                 .invalidArgument, "Header and file names do not fit into a cluster of \(clusterByteCount) bytes")
@@ -33,7 +32,8 @@ struct HeaderCluster: Sendable {
         return bytes
     }
 
-    /// Fields and extensions, for a name that lies at `nameOffset`. Sets the header's fields on it.
+    /// Fields and extensions, for a name that lies at `nameOffset`. Sets the header's fields on it. `later` are the header's
+    /// bytes behind the fields that we know, kept as they are.
     mutating func encodeHead(later: ArraySlice<UInt8>, nameOffset: Int) throws(ColdframeError) -> [UInt8] {
         let nameByteCount = nameBytes.count
         guard nameByteCount <= Limits.backingNameByteCount else {

@@ -112,12 +112,14 @@ struct HeaderExtensions: Sendable, Equatable {
             bitmaps = try BitmapsExtension(data)
         case Kind.featureNames:
             var entry = 0
-            while data.count - entry >= 48, featureNames.count < 192 {
-                let name = data[entry + 2..<entry + 48].prefix { $0 != 0 }
+            while data.count - entry >= Self.nameByteCount, featureNames.count < 192 {
+                let name = data[entry + 2..<entry + Self.nameByteCount].prefix { $0 != 0 }
+                // Blank ones are room that nobody reads.
+                guard !name.isEmpty else { break }
                 featureNames.append(
                     FeatureName(
                         kind: data[entry], bit: data[entry + 1], name: String(decoding: name, as: UTF8.self)))
-                entry += 48
+                entry += Self.nameByteCount
             }
         default: break
         }
@@ -166,7 +168,56 @@ struct HeaderExtensions: Sendable, Equatable {
         if areThere { raw.append(Extension(kind: Kind.featureNames, data: Self.encodedFeatureNames)) }
     }
 
+    /// Puts what is long behind a table of blank names, whose bytes are not read, that reaches to `place` or a little farther.
+    /// Nothing where what is short already reaches so far.
+    mutating func bridge(to place: Int, headerByteCount: Int) {
+        let isShort: (Extension) -> Bool = { $0.kind == Kind.bitmaps || $0.kind == Kind.backingFormat }
+        let rest = raw.filter { $0.kind != Kind.featureNames }
+        var short = self
+        short.raw = rest.filter(isShort)
+        // The end marker's place is the table's.
+        let start = headerByteCount + short.encoded.count
+        guard place > start else { return }
+        let byteCount = (place - start + Self.nameByteCount - 1) / Self.nameByteCount * Self.nameByteCount
+        let blanks = Extension(kind: Kind.featureNames, data: [UInt8](repeating: 0, count: byteCount))
+        raw = short.raw + [blanks] + rest.filter { !isShort($0) }
+    }
+
+    /// Has the names of features where a `bridge` has blank ones.
+    mutating func endBridge() {
+        let isBridge = raw.contains { $0.kind == Kind.featureNames && $0.data.dropFirst(2).first == 0 }
+        if isBridge { setFeatureNames(true) }
+    }
+
     // MARK: As bytes
+
+    /// Which bytes of a first cluster are read behind the header's fields: extensions with their heads, and the end marker.
+    static func ranges(_ cluster: [UInt8], _ header: Header) -> [Range<Int>] {
+        let limit = header.backingNameOffset == 0 ? cluster.count : min(cluster.count, Int(header.backingNameOffset))
+        var ranges: [Range<Int>] = []
+        var position = Int(header.headerByteCount)
+        while limit - position >= 8 {
+            let kind = cluster.bigEndian(UInt32.self, at: position)
+            let byteCount = Int(cluster.bigEndian(UInt32.self, at: position + 4))
+            let end = min(limit, position + 8 + byteCount)
+            let data = position + 8..<end
+            ranges.append(position..<(kind == Kind.featureNames ? endOfNames(cluster, data) : end))
+            if kind == Kind.end { break }
+            position += 8 + (byteCount + 7) & ~7
+        }
+        return ranges
+    }
+
+    /// Behind the first blank name, of which only the beginning is looked at.
+    private static func endOfNames(_ cluster: [UInt8], _ data: Range<Int>) -> Int {
+        for entry in stride(from: data.lowerBound, to: data.upperBound, by: nameByteCount)
+        where entry + 3 <= data.upperBound && cluster[entry + 2] == 0 {
+            return entry + 3
+        }
+        return data.upperBound
+    }
+
+    private static let nameByteCount = 48
 
     /// With the end marker.
     var encoded: [UInt8] {
@@ -185,7 +236,7 @@ struct HeaderExtensions: Sendable, Equatable {
         for (kind, bit, name) in knownFeatures {
             var entry: [UInt8] = [kind, bit]
             entry.append(contentsOf: name.utf8)
-            entry.pad(toMultipleOf: 48)
+            entry.pad(toMultipleOf: nameByteCount)
             names.append(contentsOf: entry)
         }
         return names

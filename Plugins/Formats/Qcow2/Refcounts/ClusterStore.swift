@@ -11,7 +11,7 @@ import Synchronization
 /// (else power loss could leave an entry whose cluster serves something else) and until no request can know it
 /// (`RequestEpochs`). Both happen at flushes.
 ///
-/// Any thread. The lock is never held across a flush, except in a `MetadataTransaction`.
+/// Any thread. The lock is never held across a flush, except in a `MetadataTransaction` and a `HeaderSwitch`.
 final class ClusterStore: Sendable {
     let file: ImageFile
     let data: DataFile
@@ -253,18 +253,14 @@ final class ClusterStore: Sendable {
         }
     }
 
-    /// Rewrites the first cluster. Header bytes that we do not know are kept. While only the bitmaps' extension or the backing
-    /// file's name changes, what changes of fields and extensions lies in one sector.
+    /// Replaces fields, extensions and names, durably (`HeaderSwitch`). Header bytes that we do not know are kept. Throws with
+    /// the previous ones in force.
     func rewriteHeader(_ change: (inout HeaderCluster) -> Void) throws(ColdframeError) {
         try state.withLock { state throws(ColdframeError) in
             var cluster = HeaderCluster(
                 header: state.header, extensions: state.names.extensions, backingFilename: state.names.backingFilename)
             change(&cluster)
-            let headerByteCount = Int(state.header.headerByteCount)
-            let old = try self.file.readMetadata(byteCount: headerByteCount, at: HostOffset(0), "qcow2 header")
-            let known = min(headerByteCount, Header.version3ByteCount)
-            let bytes = try cluster.encode(later: old[known...])
-            try self.file.write(bytes, at: HostOffset(0))
+            cluster = try HeaderSwitch(self.file, self.geometry).run(from: state.header, to: cluster)
             state.header = cluster.header
             state.names = HeaderNames(extensions: cluster.extensions, backingFilename: cluster.backingFilename)
         }
