@@ -76,3 +76,22 @@ def test_a_name_does_nothing_to_the_terminal(directory):
     content = image.read_bytes()
     image.write_bytes(content.replace(b"EVIL    TXT", b"\x1b[2J    TXT"))
     assert b"\x1b" not in files(image) and b"\\u{1b}[2J.TXT" in files(image)
+
+
+def test_a_damaged_chain_of_partitions_hides_no_primary_one(directory):
+    image = directory / "mbr"
+    with open(image, "wb") as file:
+        file.truncate(48 << 20)
+    run("/usr/sbin/sfdisk", image, input=b"label: dos\nstart=2048, size=32768, type=e\nstart=40960, size=16384, type=5\n"
+        b"start=43008, size=2048\nstart=47104, size=2048\n")
+    run("/usr/sbin/mkfs.fat", "-F", "16", "--offset", "2048", image, "16384")
+    (directory / "a.txt").write_bytes(b"here")
+    run("mcopy", "-i", f"{image}@@{START}", directory / "a.txt", "::")
+    assert files(image, "--read", "/a.txt") == b"here"
+    with open(image, "r+b") as file:
+        file.seek(40960 * 512 + 510)
+        file.write(b"\0\0")
+    done = subprocess.run([COLDFRAME, "image", "files", image, "--read", "/a.txt"], capture_output=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, b"here")
+    assert b"Warning: the partition table of" in done.stderr and b"Sector 40960 is no table" in done.stderr
+    assert "partition 1 (16.0 MiB, fat), the rest of the partition table is damaged" in files(image, "-p", 5, status=1)
