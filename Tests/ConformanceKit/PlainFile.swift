@@ -60,7 +60,12 @@ public final class PlainFile: BlockDriver, Resizable, ChangeStamped, ExtentSourc
 
     public func writeZeroes(at offset: UInt64, byteCount: UInt64, flags: WriteFlags) throws(ColdframeError) {
         try io { () throws(SystemError) in
-            try file.allocate(mode: .zeroRangeKeepingSize, offset: offset, byteCount: byteCount)
+            do throws(SystemError) {
+                try file.allocate(mode: .zeroRangeKeepingSize, offset: offset, byteCount: byteCount)
+            } catch  where error.errno == Errno.notSupported {
+                // A file system in memory, which reads holes as zeros.
+                try file.allocate(mode: .punchHole, offset: offset, byteCount: byteCount)
+            }
         }
     }
 

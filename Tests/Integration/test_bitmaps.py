@@ -5,6 +5,7 @@ import json
 import pytest
 
 from harness import images
+from harness.monitor import CommandError
 from harness.reference import StorageDaemon, answer, compare
 
 MEBIBYTE = 1 << 20
@@ -186,3 +187,21 @@ def test_a_snapshot_brought_back_leaves_no_write_unnoted(agent, directory):
     agent.run_job("snapshot-save", tag="u", devices=["q"], mode="disks")
     agent.run_job("snapshot-load", tag="u", devices=["q"])
     assert bitmaps(agent, "q")[0]["count"] == 16 * MEBIBYTE
+
+
+def test_a_bitmap_that_the_image_could_not_hold_is_refused(pair):
+    ours, theirs, our_folder, their_folder = pair
+    for folder in (our_folder, their_folder):
+        images.create(folder / "large.qcow2", "2T")
+    script = [("blockdev-add", {"driver": "qcow2", "node-name": "large", "file": {
+        "driver": "file", "filename": "DIR/large.qcow2"}})]
+    script += [("block-dirty-bitmap-add", {"node": "large", "persistent": True, **changes}) for changes in (
+        {"name": "n" * 1024}, {"name": "coarse", "granularity": 1 << 31}, {"name": "fine", "granularity": 512})]
+    compare(script, ours, theirs, our_folder, their_folder)
+    # QEMU lets the disk grow, and then cannot store the bitmap.
+    with pytest.raises(CommandError, match="Can't make bitmap 'fine' persistent in .*: Too much space"):
+        ours.execute("block_resize", node_name="large", size=3 << 40)
+    ours.execute("block-dirty-bitmap-remove", node="large", name="fine")
+    ours.execute("block_resize", node_name="large", size=3 << 40)
+    ours.execute("blockdev-del", node_name="large")
+    images.check(our_folder / "large.qcow2")

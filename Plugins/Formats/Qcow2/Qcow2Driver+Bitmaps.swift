@@ -20,11 +20,11 @@ extension Qcow2Driver: BitmapBearing {
         return loaded
     }
 
-    public func checkCanStoreBitmap(name: String, granularity: UInt32) throws(ColdframeError) {
+    public func checkCanStoreBitmap(
+        name: String, granularity: UInt32, diskByteCount: UInt64, beside others: [String]
+    ) throws(ColdframeError) {
         func refuse(_ isWrong: Bool, _ why: String) throws(ColdframeError) {
-            guard isWrong else { return }
-            throw ColdframeError(
-                .invalidArgument, "Can't make bitmap '\(name)' persistent in '\(displayFilename)': \(why)")
+            if isWrong { throw ColdframeError(.invalidArgument, why) }
         }
         try refuse(geometry.version < 3, "Cannot store dirty bitmaps in qcow2 v2 files")
         let bits = UInt8(granularity.trailingZeroBitCount)
@@ -32,13 +32,22 @@ extension Qcow2Driver: BitmapBearing {
         try refuse(bits > range.upperBound, "Granularity exceeds maximum (\(1 << UInt64(range.upperBound)) bytes)")
         try refuse(bits < range.lowerBound, "Granularity is under minimum (\(1 << UInt64(range.lowerBound)) bytes)")
         try refuse(
-            byteCount >> UInt64(bits) / 8 >= BitmapDirectory.bitmapByteCountLimit,
+            !BitmapDirectory.canHold(bitsOfByteCount(diskByteCount, granularity), geometry),
             "Too much space will be occupied by the bitmap. Use larger granularity")
-        let entries = bitmaps.entries
         try refuse(
-            entries.contains { $0.name == name }, "Bitmap with the same name is already stored")
+            name.utf8.count > BitmapDirectory.nameByteCountLimit,
+            "Name length exceeds maximum (\(BitmapDirectory.nameByteCountLimit) characters)")
         try refuse(
-            entries.count >= Int(BitmapDirectory.countLimit), "Maximum number of persistent bitmaps is already reached")
+            others.count >= Int(BitmapDirectory.countLimit), "Maximum number of persistent bitmaps is already reached")
+        let directoryByteCount = (others + [name]).reduce(UInt64(0)) { $0 + BitmapDirectory.entryByteCount(name: $1) }
+        try refuse(
+            directoryByteCount > BitmapDirectory.byteCountLimit, "Not enough space in the bitmap directory")
+    }
+
+    /// Of the bits of a bitmap for such a disk.
+    private func bitsOfByteCount(_ diskByteCount: UInt64, _ granularity: UInt32) -> UInt64 {
+        let bitCount = diskByteCount / UInt64(granularity) + (diskByteCount % UInt64(granularity) == 0 ? 0 : 1)
+        return (bitCount + 7) / 8
     }
 
     public func storeBitmaps(_ list: [DirtyBitmap]) throws(ColdframeError) {

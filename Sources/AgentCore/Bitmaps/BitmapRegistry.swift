@@ -88,10 +88,9 @@ struct BitmapRegistry {
             throw ColdframeError(
                 .unsupported, "Can't store persistent bitmaps to \(node.name): Operation not supported")
         }
-        // A stored bitmap of that name may wait for its node to be closed to go.
-        try await blocking { () throws(ColdframeError) in
-            try bearer.checkCanStoreBitmap(name: name, granularity: granularity)
-        }
+        let others = node.block.bitmaps.all.filter { $0.state.isPersistent }.compactMap(\.name)
+        try await Graph.checkRoom(
+            in: node, bearer, for: name, granularity, diskByteCount: node.block.byteCount, beside: others)
     }
 
     func remove(node nodeName: String, name: String) async throws {

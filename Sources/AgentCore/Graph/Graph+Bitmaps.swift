@@ -33,6 +33,39 @@ extension Graph {
         for bitmap in stored.reversed() { node.block.bitmaps.insert(bitmap) }
     }
 
+    /// Changes the size of a node that stands still, and of its bitmaps.
+    static func resize(_ node: GraphNode, _ driver: any Resizable, toByteCount byteCount: UInt64) async throws {
+        try await checkBitmaps(of: node, fit: byteCount)
+        try await blocking { () throws(ColdframeError) in try driver.resize(toByteCount: byteCount) }
+        node.block.bitmaps.resize(toDiskByteCount: driver.byteCount)
+    }
+
+    /// Throws if one of the node's stored bitmaps would have no room in its image for a disk of that size.
+    private static func checkBitmaps(of node: GraphNode, fit diskByteCount: UInt64) async throws {
+        guard let bearer = node.block.driver as? any BitmapBearing, diskByteCount > node.block.byteCount else { return }
+        for bitmap in node.block.bitmaps.all where bitmap.state.isPersistent {
+            try await checkRoom(
+                in: node, bearer, for: bitmap.name ?? "", bitmap.granularity, diskByteCount: diskByteCount, beside: [])
+        }
+    }
+
+    /// Throws if a node's image could not hold such a bitmap.
+    static func checkRoom(
+        in node: GraphNode, _ bearer: any BitmapBearing, for name: String, _ granularity: UInt32,
+        diskByteCount: UInt64, beside others: [String]
+    ) async throws {
+        do {
+            try await blocking { () throws(ColdframeError) in
+                try bearer.checkCanStoreBitmap(
+                    name: name, granularity: granularity, diskByteCount: diskByteCount, beside: others)
+            }
+        } catch {
+            throw ColdframeError(
+                error.code, "Can't make bitmap '\(name)' persistent in '\(node.name)': \(error.message)",
+                errno: error.errno)
+        }
+    }
+
     static func storeBitmaps(of node: GraphNode) async throws {
         guard !node.block.isReadOnly, let bearer = node.block.driver as? any BitmapBearing else { return }
         let persistent = node.block.bitmaps.all.filter { $0.state.isPersistent }

@@ -76,8 +76,5 @@ private func resize(_ arguments: BlockResizeArguments, graph: Graph) async throw
         throw ColdframeError(.unsupported, "Image format driver does not support resize")
     }
     let size = UInt64(arguments.size)
-    try await node.drained {
-        try await blocking { () throws(ColdframeError) in try driver.resize(toByteCount: size) }
-        node.block.bitmaps.resize(toDiskByteCount: driver.byteCount)
-    }
+    try await node.drained { try await Graph.resize(node, driver, toByteCount: size) }
 }

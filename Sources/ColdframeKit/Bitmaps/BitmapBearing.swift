@@ -7,8 +7,11 @@ public protocol BitmapBearing: BlockDriver {
     /// The bitmaps that the image holds, in its order. Called once, when the node has been opened and before any write.
     /// One whose in-use mark was left behind is `isInconsistent`; in a read-only image all are `isReadOnly`.
     func loadBitmaps() throws(ColdframeError) -> [DirtyBitmap]
-    /// Throws, with QEMU's text, what forbids to store one more of this name and granularity.
-    func checkCanStoreBitmap(name: String, granularity: UInt32) throws(ColdframeError)
+    /// Throws, with QEMU's text, what forbids to store one of this name and granularity for a disk of that size, beside
+    /// the others that are to be stored.
+    func checkCanStoreBitmap(
+        name: String, granularity: UInt32, diskByteCount: UInt64, beside others: [String]
+    ) throws(ColdframeError)
     /// Makes the image hold exactly these, durable when it returns. Called before `close`, for a writable image, when no
     /// request is in flight; inconsistent ones are kept as they are stored.
     func storeBitmaps(_ bitmaps: [DirtyBitmap]) throws(ColdframeError)

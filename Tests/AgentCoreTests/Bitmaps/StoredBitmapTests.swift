@@ -62,7 +62,7 @@ struct StoredBitmapTests {
         try await world.add("n")
         let bitmaps = BitmapRegistry(graph: world.graph)
         let full = await refusal { try await bitmaps.add(BlockDirtyBitmapAdd(node: "n", name: "b", persistent: true)) }
-        #expect(full == "no room")
+        #expect(full == "Can't make bitmap 'b' persistent in 'n': no room")
         let none = await refusal { try await bitmaps.add(BlockDirtyBitmapAdd(node: "d0", name: "b", persistent: true)) }
         #expect(none == "Can't store persistent bitmaps to d0: Operation not supported")
     }
@@ -84,7 +84,9 @@ private final class BitmapDisk: FakeDisk, BitmapBearing, @unchecked Sendable {
     var removedNames: [String] { names.withLock { $0.removed } }
 
     func loadBitmaps() throws(ColdframeError) -> [DirtyBitmap] { stored }
-    func checkCanStoreBitmap(name: String, granularity: UInt32) throws(ColdframeError) {
+    func checkCanStoreBitmap(
+        name: String, granularity: UInt32, diskByteCount: UInt64, beside others: [String]
+    ) throws(ColdframeError) {
         if refuses { throw ColdframeError(.unsupported, "no room") }
     }
     func storeBitmaps(_ bitmaps: [DirtyBitmap]) throws(ColdframeError) {

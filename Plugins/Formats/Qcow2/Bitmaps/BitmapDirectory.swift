@@ -26,7 +26,7 @@ struct BitmapEntry: Sendable, Equatable {
 /// The directory of an image's persistent bitmaps, as bytes.
 enum BitmapDirectory {
     static let countLimit: UInt32 = 65535
-    static let byteCountLimit: UInt64 = 0x4000_0000
+    static let byteCountLimit: UInt64 = 1024 * 65535
     static let nameByteCountLimit = 1023
     static let granularityBitsRange: ClosedRange<UInt8> = 9...31
     /// Entries of one bitmap's table, and bytes of its bits; QEMU's bounds.
@@ -99,6 +99,14 @@ enum BitmapDirectory {
         position = min(bytes.count, (start + extraByteCount + nameByteCount + 7) & ~7)
         return entry
     }
+
+    /// Whether a bitmap may have so many bytes of bits.
+    static func canHold(_ byteCount: UInt64, _ geometry: Geometry) -> Bool {
+        byteCount <= min(bitmapByteCountLimit, UInt64(tableEntryLimit) << UInt64(geometry.clusterBits))
+    }
+
+    /// Of the entry of a bitmap that is written anew.
+    static func entryByteCount(name: String) -> UInt64 { UInt64(fixedByteCount + name.utf8.count + 7) & ~7 }
 
     static func encode(_ entries: [BitmapEntry]) -> [UInt8] {
         var bytes: [UInt8] = []

@@ -117,7 +117,8 @@ final class BitmapStorage: Sendable {
         // If this fails, a file that takes no writes any more may have the new directory: the new clusters are leaked.
         try store.rewriteHeader { $0.setBitmaps(ext) }
         state.withLock { $0.entries = entries }
-        free(old.0, old.1.filter { previous in !entries.contains { $0.tableOffset == previous.tableOffset } })
+        let kept = Set(entries.map(\.tableOffset.rawValue))
+        free(old.0, old.1.filter { !kept.contains($0.tableOffset.rawValue) })
     }
 
     private func allocateTable(_ byteCount: UInt64, _ taken: inout [ClusterRun]) throws(ColdframeError) -> HostOffset {
@@ -130,6 +131,13 @@ final class BitmapStorage: Sendable {
     private func write(
         _ name: String, _ bits: DirtyBits, _ isAuto: Bool, _ taken: inout [ClusterRun]
     ) throws(ColdframeError) -> BitmapEntry {
+        // A disk may have grown since the bitmap was made.
+        guard BitmapDirectory.canHold(UInt64(bits.storedByteCount), geometry) else {
+            throw ColdframeError(
+                .unsupported,
+                "Bitmap '\(name)' is too large for the image: remove it, or make one of a larger granularity", errno: 27
+            )
+        }
         let clusterByteCount = Int(geometry.clusterByteCount)
         let count = max(1, (bits.storedByteCount + clusterByteCount - 1) / clusterByteCount)
         var table: [UInt64] = []

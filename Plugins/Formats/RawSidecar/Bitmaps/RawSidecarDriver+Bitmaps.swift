@@ -38,7 +38,9 @@ extension RawSidecarDriver: BitmapBearing {
         return true
     }
 
-    public func checkCanStoreBitmap(name: String, granularity: UInt32) throws(ColdframeError) {
+    public func checkCanStoreBitmap(
+        name: String, granularity: UInt32, diskByteCount: UInt64, beside others: [String]
+    ) throws(ColdframeError) {
         try checkMayChange()
         guard name.utf8.count <= Limits.nameByteCount else {
             throw ColdframeError(.invalidArgument, "Bitmap name too long")
@@ -49,8 +51,7 @@ extension RawSidecarDriver: BitmapBearing {
                 "Granularity must be from \(Limits.bitmapGranularities.lowerBound) to "
                     + "\(Limits.bitmapGranularities.upperBound) bytes")
         }
-        let names = store.contents.withLock { $0.bitmaps.map(\.name) }
-        guard names.contains(name) || names.count < Limits.bitmapCount else {
+        guard others.count < Limits.bitmapCount else {
             throw ColdframeError(.unsupported, "A sidecar has at most \(Limits.bitmapCount) bitmaps: remove one")
         }
     }

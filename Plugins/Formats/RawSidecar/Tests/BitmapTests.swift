@@ -82,11 +82,15 @@ import Testing
     @Test func limitsAreTold() throws {
         let image = try image()
         let disk = try openImage(try image.nodes())
-        try disk.checkCanStoreBitmap(name: "a", granularity: 65536)
-        #expect(throws: ColdframeError.self) {
-            try disk.checkCanStoreBitmap(name: String(repeating: "n", count: 1024), granularity: 65536)
+        func check(_ name: String, _ granularity: UInt32, _ otherCount: Int = 0) throws {
+            try disk.checkCanStoreBitmap(
+                name: name, granularity: granularity, diskByteCount: disk.byteCount,
+                beside: (0..<otherCount).map { "b\($0)" })
         }
-        #expect(throws: ColdframeError.self) { try disk.checkCanStoreBitmap(name: "a", granularity: 256) }
+        try check("a", 65536, Limits.bitmapCount - 1)
+        #expect(throws: ColdframeError.self) { try check("a", 65536, Limits.bitmapCount) }
+        #expect(throws: ColdframeError.self) { try check(String(repeating: "n", count: 1024), 65536) }
+        #expect(throws: ColdframeError.self) { try check("a", 256) }
         try disk.close()
     }
 }

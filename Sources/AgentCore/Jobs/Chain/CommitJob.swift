@@ -147,9 +147,6 @@ extension Graph {
         guard let driver = node.block.driver as? any Resizable else {
             throw ColdframeError(.unsupported, "Image format driver does not support resize")
         }
-        try await node.drained {
-            try await blocking { () throws(ColdframeError) in try driver.resize(toByteCount: byteCount) }
-            node.block.bitmaps.resize(toDiskByteCount: driver.byteCount)
-        }
+        try await node.drained { try await Self.resize(node, driver, toByteCount: byteCount) }
     }
 }
