@@ -9,6 +9,7 @@ extension FileDriver: RangeSharing {
     ) throws(ColdframeError) -> Bool {
         guard !mode.isReadOnly, !mode.isBlockDevice, byteCount > 0 else { return false }
         do {
+            defer { changes.note() }
             try file.shareRange(at: offset, with: source.descriptor, at: sourceOffset, byteCount: byteCount)
             return true
         } catch {

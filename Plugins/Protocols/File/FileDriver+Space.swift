@@ -9,6 +9,7 @@ extension FileDriver {
         if byteCount == 0 { return }
         let end = try checkedEnd(offset, byteCount)
         do {
+            defer { changes.note() }
             // A direct write that ends inside a block cuts the file to its size afterwards: grow in step with those.
             if let direct, !mode.isBlockDevice { try direct.grow(to: end, size: size) }
             try zero(offset, byteCount, flags)
@@ -95,6 +96,7 @@ extension FileDriver {
     func discard(at offset: UInt64, byteCount: UInt64) throws(ColdframeError) {
         guard mode.unmaps, !isReadOnly, byteCount > 0 else { return }
         do {
+            defer { changes.note() }
             _ = try punchHole(offset, byteCount)
             discards.succeeded.add(1, ordering: .relaxed)
             discards.byteCount.add(byteCount, ordering: .relaxed)

@@ -34,9 +34,7 @@ final class FileDriver: BlockDriver, Resizable, FileBacked, ChangeStamped, Exten
     private let bufferedFile: Descriptor
     let direct: DirectRequests?
     let size: Atomic<UInt64>
-    /// errno of the first flush that failed. The kernel may have dropped the pages that it could not write, and reports
-    /// that once only: from then on no flush can promise anything.
-    private let flushFailure = Atomic<Int32>(0)
+    let changes = UnflushedChanges()
     let access: FileAccess
     let discards = DiscardCounts()
     let cannotPunch = Atomic<Bool>(false)
@@ -93,6 +91,7 @@ final class FileDriver: BlockDriver, Resizable, FileBacked, ChangeStamped, Exten
     func write(_ buffer: UnsafeRawBufferPointer, at offset: UInt64, flags: WriteFlags) throws(ColdframeError) {
         let end = try checkedEnd(offset, UInt64(buffer.count))
         do {
+            defer { changes.note() }
             if let direct {
                 try direct.write(buffer, at: offset, size: size)
             } else {
@@ -107,15 +106,10 @@ final class FileDriver: BlockDriver, Resizable, FileBacked, ChangeStamped, Exten
 
     func flush() throws(ColdframeError) {
         if mode.dropsFlushes || isReadOnly { return }
-        let earlier = flushFailure.load(ordering: .acquiring)
-        if earlier != 0 {
-            throw failed(SystemError(errno: earlier, operation: "fdatasync"), "An earlier flush failed of")
-        }
         do {
-            try file.synchronizeData()
+            try changes.flush { () throws(SystemError) in try file.synchronizeData() }
         } catch {
-            flushFailure.store(error.errno, ordering: .releasing)
-            throw failed(error, "Could not flush")
+            throw failed(error.error, error.isEarlier ? "An earlier flush failed of" : "Could not flush")
         }
     }
 
@@ -125,6 +119,7 @@ final class FileDriver: BlockDriver, Resizable, FileBacked, ChangeStamped, Exten
             return
         }
         do {
+            defer { changes.note() }
             try file.truncate(toByteCount: byteCount)
         } catch {
             throw failed(error, "Failed to resize the file")

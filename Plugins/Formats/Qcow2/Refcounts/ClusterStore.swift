@@ -203,6 +203,8 @@ final class ClusterStore: Sendable {
                 try addRefcountBlocks(&state)
                 continue
             }
+            // What lies before is not looked at again.
+            if start == state.searchStart { state.searchStart = found.first }
             start = found.first
             while found.count < count {
                 // A run may go on in the next refcount block.

@@ -134,14 +134,16 @@ final class RefcountTable {
     /// The first free clusters from `start` on that have a refcount block, at most `limit` in a row; nil if there are
     /// none before the end of the table.
     func findFree(from start: UInt64, limit: UInt64) throws(ColdframeError) -> ClusterRun? {
+        let entriesPerBlock = entriesPerBlock
+        let entryCount = Int(entriesPerBlock)
         var index = start / entriesPerBlock
         var entry = Int(start % entriesPerBlock)
         while index < UInt64(blockOffsets.count) {
             if let block = try block(index) {
-                while entry < Int(entriesPerBlock) {
+                while entry < entryCount {
                     if block[entry] == 0 {
                         var end = entry + 1
-                        while end < Int(entriesPerBlock), UInt64(end - entry) < limit, block[end] == 0 { end += 1 }
+                        while end < entryCount, UInt64(end - entry) < limit, block[end] == 0 { end += 1 }
                         return ClusterRun(first: index * entriesPerBlock + UInt64(entry), count: UInt64(end - entry))
                     }
                     entry += 1
