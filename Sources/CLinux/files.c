@@ -24,6 +24,8 @@ int cf_openat(int directory, const char *name, int flags, unsigned mode) {
 
 int cf_fallocate(int fd, int mode, off_t offset, off_t length) { return fallocate(fd, mode, offset, length); }
 
+int cf_start_writeback(int fd) { return sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE); }
+
 off_t cf_seek_data(int fd, off_t offset) { return lseek(fd, offset, SEEK_DATA); }
 
 off_t cf_seek_hole(int fd, off_t offset) { return lseek(fd, offset, SEEK_HOLE); }

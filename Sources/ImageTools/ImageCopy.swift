@@ -1,4 +1,5 @@
 import ColdframeKit
+import Synchronization
 
 /// Copies a disk into a new image.
 public enum ImageCopy {
@@ -29,12 +30,14 @@ public enum ImageCopy {
         let pieces = DataPieces(
             of: source, unitByteCount: unit, limit: max(pieceByteCount / bufferByteCount, 1) * bufferByteCount)
         let work = ImageWork(byteCount: source.byteCount, bufferByteCount: bufferByteCount) { try pieces.next() }
+        let writeback = EarlyWriteback(of: target)
         try work.run(workerCount: max(1, options.workerCount), progress: progress) { offset, byteCount, buffer in
             if let compressor {
                 try copyCompressed(source, compressor, offset, byteCount, buffer, unit: Int(unit))
             } else {
                 try copy(source, target, offset, byteCount, buffer)
             }
+            writeback.note(byteCount)
         }
         try target.flush()
     }
@@ -84,5 +87,19 @@ public enum ImageCopy {
                 position = end
             }
         }
+    }
+}
+
+/// Has the host write while there is more to copy, so that the flush at the end has little left.
+private final class EarlyWriteback: Sendable {
+    private static let intervalByteCount = 8 << 20
+    private let target: (any WritebackStarting)?
+    private let copiedByteCount = Atomic<Int>(0)
+
+    init(of target: BlockNode) { self.target = target.driver as? any WritebackStarting }
+
+    func note(_ byteCount: Int) {
+        let now = copiedByteCount.add(byteCount, ordering: .relaxed).newValue
+        if now / Self.intervalByteCount != (now - byteCount) / Self.intervalByteCount { target?.startWriteback() }
     }
 }

@@ -68,6 +68,10 @@ extension Descriptor {
         }
     }
 
+    /// Has the kernel begin to write what the page cache has of the file (`sync_file_range(2)`). Nothing is promised, and no
+    /// error told: that is `synchronizeData`'s.
+    public func startWriteback() { _ = cf_start_writeback(raw) }
+
     /// The first byte at or after `offset` that holds data, or nil if there is none (`lseek(2)` SEEK_DATA).
     public func seekData(from offset: UInt64) throws(SystemError) -> UInt64? {
         try seek("lseek", from: offset, cf_seek_data)

@@ -6,7 +6,7 @@ import Synchronization
 ///
 /// Data methods run on any number of threads. `SnapshotBearing`'s operations run while the node is drained, one at a
 /// time; the state of a machine is appended while requests are served.
-public final class Qcow2Driver: BlockDriver, Backed {
+public final class Qcow2Driver: BlockDriver, Backed, WritebackStarting {
     public let driverName = "qcow2"
     public let threadModel = ThreadModel.parallel
     let backingSlot: ChildSlot
@@ -158,6 +158,11 @@ public final class Qcow2Driver: BlockDriver, Backed {
     public func flush() throws(ColdframeError) {
         if isOpenReadOnly || isClosed.load(ordering: .acquiring) { return }
         try store.flush()
+    }
+
+    public func startWriteback() {
+        let files = store.data.isExternal ? [store.file, store.data.file] : [store.file]
+        for file in files { (file.node.driver as? any WritebackStarting)?.startWriteback() }
     }
 
     public func extents(at offset: UInt64, byteCount: UInt64, limit: Int) throws(ColdframeError) -> [Extent] {

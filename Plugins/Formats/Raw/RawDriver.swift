@@ -4,7 +4,7 @@ import ColdframeKit
 ///
 /// Without a size of its own the window follows the child's end. Requests are only shifted: the window holds no lock
 /// and no memory.
-final class RawDriver: BlockDriver, Resizable {
+final class RawDriver: BlockDriver, Resizable, WritebackStarting {
     let driverName = "raw"
     let threadModel = ThreadModel.parallel
     let isReadOnly: Bool
@@ -48,6 +48,7 @@ final class RawDriver: BlockDriver, Resizable {
     }
 
     func flush() throws(ColdframeError) { try child.direct.flush() }
+    func startWriteback() { (child.driver as? any WritebackStarting)?.startWriteback() }
 
     func extents(at position: UInt64, byteCount: UInt64, limit: Int) throws(ColdframeError) -> [Extent] {
         var extents = try child.direct.extents(

@@ -9,7 +9,7 @@ import Synchronization
 /// block would lose one another's bytes.
 ///
 /// As the child of a format the file grows: a write may reach behind `byteCount`, which follows.
-final class FileDriver: BlockDriver, Resizable, FileBacked, ChangeStamped, ExtentSource {
+final class FileDriver: BlockDriver, Resizable, FileBacked, ChangeStamped, ExtentSource, WritebackStarting {
     /// How a file was opened.
     struct Mode: Sendable {
         /// As it was opened; it may be switched later.
@@ -112,6 +112,8 @@ final class FileDriver: BlockDriver, Resizable, FileBacked, ChangeStamped, Exten
             throw failed(error.error, error.isEarlier ? "An earlier flush failed of" : "Could not flush")
         }
     }
+
+    func startWriteback() { if !isReadOnly, direct == nil { file.startWriteback() } }
 
     func resize(toByteCount byteCount: UInt64) throws(ColdframeError) {
         if mode.isBlockDevice {

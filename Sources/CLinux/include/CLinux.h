@@ -21,6 +21,8 @@ int cf_fallocate(int fd, int mode, off_t offset, off_t length);
 extern const int32_t cf_FALLOC_KEEP_SIZE, cf_FALLOC_PUNCH_HOLE, cf_FALLOC_ZERO_RANGE;
 /// lseek(2) with SEEK_DATA or SEEK_HOLE.
 off_t cf_seek_data(int fd, off_t offset);
+/* sync_file_range(2) of all of a file, SYNC_FILE_RANGE_WRITE. */
+int cf_start_writeback(int fd);
 off_t cf_seek_hole(int fd, off_t offset);
 /// fcntl(2) F_OFD_SETLK; `kind` is F_RDLCK, F_WRLCK or F_UNLCK.
 int cf_ofd_lock(int fd, int kind, off_t offset, off_t length);

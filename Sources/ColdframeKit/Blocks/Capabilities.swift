@@ -143,6 +143,13 @@ public protocol RangeSharing: BlockDriver {
     ) throws(ColdframeError) -> Bool
 }
 
+/// Can have the host write early what it would write at the next flush at the latest.
+public protocol WritebackStarting: BlockDriver {
+    /// Begins to write what the host holds in memory of the disk, and does not wait for it. A hint: nothing is promised. Threads
+    /// as for `write`.
+    func startWriteback()
+}
+
 /// Can tell whether its content was changed while nobody here had it open.
 public protocol ChangeStamped: BlockDriver {
     /// The time of the last change, or nil where the host keeps none that can be relied on (block devices). Two equal
