@@ -4,20 +4,27 @@ import Testing
 
 @testable import AgentCore
 
-/// Random commands on a graph that is in use: as many sequences as `COLDFRAME_SIMULATIONS` says, none without it, since it
-/// is not known to be free of rare complaints. `COLDFRAME_TEST_SEED` repeats a run.
+/// Random commands on a graph that is in use, one sequence after the other: as many as `COLDFRAME_SIMULATIONS` says, or for
+/// `COLDFRAME_SIMULATION_SECONDS` at most. `COLDFRAME_TEST_SEED` repeats a run: a sequence's seed is told when it fails.
 @AgentActor
-@Suite("Simulation of jobs", .serialized, .enabled(if: ProcessControl.environment("COLDFRAME_SIMULATIONS") != nil))
+@Suite("Simulation of jobs", .serialized)
 struct JobSimulationTests {
-    @Test("Whatever is asked in whatever order: no write is lost, nothing is left, no image is damaged")
+    private static func number(_ name: String) -> UInt64? {
+        ProcessControl.environment(name).flatMap { UInt64($0) }
+    }
+
+    @Test(
+        "Whatever is asked in whatever order: jobs go QEMU's ways, no write is lost, nothing is left, no image is damaged"
+    )
     func sequences() async throws {
-        let first =
-            ProcessControl.environment("COLDFRAME_TEST_SEED").flatMap { UInt64($0) }
-            ?? SystemClock.monotonicNanoseconds()
-        let count = ProcessControl.environment("COLDFRAME_SIMULATIONS").flatMap { UInt64($0) } ?? 0
+        let first = Self.number("COLDFRAME_TEST_SEED") ?? SystemClock.monotonicNanoseconds()
+        let count = Self.number("COLDFRAME_SIMULATIONS") ?? 40
+        let seconds = Self.number("COLDFRAME_SIMULATION_SECONDS") ?? 3600
         print("simulation of jobs: seed \(first)")
+        let end = SystemClock.monotonicNanoseconds() + seconds * 1_000_000_000
         var number: UInt64 = 0
-        while number < count {
+        defer { print("simulation of jobs: \(number) sequences from seed \(first)") }
+        while number < count, SystemClock.monotonicNanoseconds() < end {
             let simulation = try JobSimulation(seed: first &+ number)
             try await simulation.run(commandCount: 120)
             guard simulation.complaints.isEmpty else {
@@ -27,7 +34,6 @@ struct JobSimulationTests {
             }
             number += 1
         }
-        print("simulation of jobs: \(number) sequences")
     }
 }
 

@@ -5,6 +5,8 @@ import LinuxSystem
 @testable import AgentCore
 
 /// A user of a node that writes and reads as a guest does, nobody else beside it, and knows what must stand in each block.
+///
+/// One request is under way at a time. It may wait as long as somebody holds the node still, while commands go on.
 @AgentActor
 final class SimulatedDisk {
     nonisolated static let blockByteCount = 65536
@@ -13,6 +15,12 @@ final class SimulatedDisk {
     private let block: BlockNode
     /// nil where it is not known: nothing was written yet, or a write has failed and old or new may stand there.
     private var expected: [UInt8?]
+    private var work: Task<Void, Never>?
+    private var isBusy = false
+    private var isWriting = false
+    /// The block of the request that is under way; forgotten when it becomes unsure what shows there.
+    private var requestIndex: Int?
+    private(set) var complaints: [String] = []
 
     init?(name: String, on node: GraphNode) {
         self.name = name
@@ -37,40 +45,74 @@ final class SimulatedDisk {
     func expect(_ value: UInt8?, in index: Int) {
         guard index < expected.count else { return }
         expected[index] = value
+        guard requestIndex == index else { return }
+        // The request may have come before or come after.
+        if isWriting { expected[index] = nil }
+        requestIndex = nil
     }
 
-    /// Whether it was written.
-    func write(_ value: UInt8, to index: Int) async -> Bool {
+    /// Suspends until no request is under way.
+    func untilIdle() async { await work?.value }
+
+    /// Suspends until no request is under way, or for so long.
+    func untilIdle(milliseconds: Int) async throws -> Bool {
+        for _ in 0..<milliseconds where isBusy { try await Task.sleep(for: .milliseconds(1)) }
+        return !isBusy
+    }
+
+    /// Begins a write of one value to a whole block. False if another request is under way.
+    func beginWrite(_ value: UInt8, to index: Int, done: @escaping @AgentActor (Bool) -> Void) -> Bool {
         guard index < expected.count else { return false }
         let bytes = [UInt8](repeating: value, count: Self.blockByteCount)
         let offset = UInt64(index * Self.blockByteCount)
-        let isWritten = await BlockingPool.shared.run { [block] in
-            (try? bytes.withUnsafeBytes { try block.write($0, at: offset) }) != nil
+        return begin { [self] in
+            // Old or new until it is done.
+            expected[index] = nil
+            (isWriting, requestIndex) = (true, index)
+            let isWritten = await BlockingPool.shared.run { [block] in
+                (try? bytes.withUnsafeBytes { try block.write($0, at: offset) }) != nil
+            }
+            if isWritten, requestIndex == index { expected[index] = value }
+            (isWriting, requestIndex) = (false, nil)
+            done(isWritten)
         }
-        expected[index] = isWritten ? value : nil
-        return isWritten
     }
 
-    /// What is not as it must be. Blocks that cannot be read are looked at again when nothing fails any more.
-    func complaints(mayFail: Bool) async -> [String] {
-        var found: [String] = []
-        for (index, value) in expected.enumerated() {
-            guard let value else { continue }
-            let offset = UInt64(index * Self.blockByteCount)
-            let bytes = await BlockingPool.shared.run { [block] () -> [UInt8]? in
-                var bytes = [UInt8](repeating: 0, count: Self.blockByteCount)
-                let isRead = (try? bytes.withUnsafeMutableBytes { try block.read(into: $0, at: offset) }) != nil
-                return isRead ? bytes : nil
-            }
-            guard let bytes else {
-                if !mayFail { found.append("block \(index) of \(name) cannot be read") }
-                continue
-            }
-            if bytes != [UInt8](repeating: value, count: bytes.count) {
-                found.append("block \(index) of \(name) on '\(nodeName ?? "")' holds \(bytes[0]), not \(value)")
-            }
+    /// Begins to look whether all is as it must be. Blocks that cannot be read are looked at again when nothing fails any more.
+    func beginLook(mayFail: Bool) -> Bool {
+        begin { [self] in
+            for index in expected.indices where expected[index] != nil { await look(at: index, mayFail: mayFail) }
         }
-        return found
+    }
+
+    private func begin(_ body: @escaping @AgentActor () async -> Void) -> Bool {
+        guard !isBusy else { return false }
+        isBusy = true
+        work = Task { @AgentActor in
+            await body()
+            isBusy = false
+        }
+        return true
+    }
+
+    private func look(at index: Int, mayFail: Bool) async {
+        let offset = UInt64(index * Self.blockByteCount)
+        let nodeName = nodeName ?? ""
+        requestIndex = index
+        defer { requestIndex = nil }
+        let found = await BlockingPool.shared.run { [block] () -> [UInt8]? in
+            var bytes = [UInt8](repeating: 0, count: Self.blockByteCount)
+            let isRead = (try? bytes.withUnsafeMutableBytes { try block.read(into: $0, at: offset) }) != nil
+            return isRead ? bytes : nil
+        }
+        guard requestIndex == index, let value = expected[index] else { return }
+        guard let found else {
+            if !mayFail { complaints.append("block \(index) of \(name) cannot be read") }
+            return
+        }
+        if found != [UInt8](repeating: value, count: found.count) {
+            complaints.append("block \(index) of \(name) on '\(nodeName)' holds \(found[0]), not \(value)")
+        }
     }
 
     func leave() -> GraphNode? {
