@@ -27,6 +27,11 @@ public final class ToolFolder: Sendable {
     /// Runs a program that must succeed; throws what it printed otherwise.
     @discardableResult
     public func require(_ program: String, _ arguments: String...) throws -> String {
+        try require(program, arguments)
+    }
+
+    @discardableResult
+    public func require(_ program: String, _ arguments: [String]) throws -> String {
         let (status, output) = try run(program, arguments)
         guard status == 0 else {
             throw ColdframeError(.io, "\(program) \(arguments.joined(separator: " ")) ended with \(status): \(output)")

@@ -3,15 +3,26 @@ import ConformanceKit
 import LinuxSystem
 import QMPWire
 
-/// What an image holds itself, without what is below it, as qemu-img reads the file beside the agent.
+/// What images hold, as qemu-img reads their files beside the agent, in blocks of a simulated disk.
 struct ImageLayer: Sendable {
-    /// By number of the block what fills it: nil where that is not one value.
+    /// By number of the block what fills it: nil where that is not one value. Blocks that no image of the chain holds are
+    /// not in it.
     let blocks: [Int: UInt8?]
 
-    init(path: String, tools: ToolFolder) throws {
-        let source =
-            "json:{\"driver\": \"qcow2\", \"backing\": null, \"file\": {\"driver\": \"file\", \"filename\": \"\(path)\"}}"
-        let map = try tools.require("qemu-img", "map", "-U", "--output=json", source)
+    /// What a chain of images shows.
+    /// - Parameters:
+    ///   - paths: the topmost first. What an image itself says of its backing image does not count.
+    ///   - isInUse: the images are, so that they are read without a lock.
+    init(paths: [String], isInUse: Bool, tools: ToolFolder) throws {
+        var source = JSONValue.null
+        for path in paths.reversed() {
+            source = [
+                "driver": "qcow2", "backing": source, "file": ["driver": "file", "filename": .string(path)],
+            ]
+        }
+        let name = "json:" + String(decoding: JSONWriter.message(source), as: UTF8.self).filter { !$0.isNewline }
+        let sharing = isInUse ? ["-U"] : []
+        let map = try tools.require("qemu-img", ["map", "--output=json"] + sharing + [name])
         let runs = try JSONParser.parse(map).arrayValue ?? []
         var held: [Int] = []
         for run in runs where run["present"]?.boolValue == true {
@@ -27,7 +38,7 @@ struct ImageLayer: Sendable {
         }
         let raw = tools.path("layer.raw")
         defer { try? Files.unlink(raw) }
-        try tools.require("qemu-img", "convert", "-q", "-U", "-O", "raw", source, raw)
+        try tools.require("qemu-img", ["convert", "-q", "-O", "raw"] + sharing + [name, raw])
         let bytes = try Files.readAll(raw, limit: 1 << 30)
         var blocks: [Int: UInt8?] = [:]
         for index in held {

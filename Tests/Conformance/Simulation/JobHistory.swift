@@ -108,7 +108,8 @@ struct JobHistory {
         if hasFailed { complain("has reported an error and ends well") }
         if last == .running, asked.type == .mirror { complain("was never ready") }
         if last == .ready, !isEndAsked { complain("ends unasked") }
-        if isForcedlyCancelled { complain("was cancelled and ends well") }
+        // Of the others what is whole in spite of a late cancel is told as such.
+        if isForcedlyCancelled, asked.isBlockJob { complain("was cancelled and ends well") }
     }
 
     private mutating func conclude(from last: JobStatus) {

@@ -1,61 +1,84 @@
 import ColdframeKit
+import LinuxSystem
+import QAPI
 import QMPWire
 
 @testable import AgentCore
 
-/// What a simulation asks of its agent: anything, of anybody, in any state.
+/// What a simulation asks of its agent: anything, of anybody, in any state. Here what changes the graph.
 extension JobSimulation {
+    static let imageLimit = 6
+
     func step() async throws {
-        switch chance.next(below: 25) {
-        case 0: try await addImage()
-        case 1: try await remove(image())
-        case 2, 3: await addDisk()
-        case 4...8: try await write()
-        case 9: try await look()
-        case 10: try await putOverlay(image(), above: image())
-        case 11: try await stream()
-        case 12: try await commit()
-        case 13: try await mirror()
-        case 14: try await backup()
-        case 15: try await execute("job-complete", ["id": .string(job())])
-        case 16: try await execute("job-finalize", ["id": .string(job())])
-        case 17: try await execute("job-dismiss", ["id": .string(job())])
-        case 18: try await execute("job-cancel", ["id": .string(job())])
-        case 19: try await execute("block-job-cancel", ["device": .string(job())])
-        case 20: try await execute(oneIn(2) ? "job-pause" : "job-resume", ["id": .string(job())])
-        case 21: try await reopen(image())
-        case 22: try await transaction()
-        case 23: try await execute("block-job-set-speed", ["device": .string(job()), "speed": speed()])
+        switch chance.next(below: 60) {
+        case 0...1: try await addImage()
+        case 2: try await remove(image())
+        case 3...6: await addDisk()
+        case 7...16: try await write()
+        case 17...18: try await look()
+        case 19...22: try await putOverlay(idleImage(), above: usedImage())
+        case 23: try await reopen(image())
+        case 24: try await resize(image())
+        case 25...26: try await stream()
+        case 27...29: try await commit()
+        case 30...33: try await mirror()
+        case 34...36: try await backup()
+        case 37: try await createImage()
+        case 38: try await amend()
+        case 39...42: try await transaction()
+        case 43...45: try await changeBitmap()
+        case 46...56: try await askOfJob()
         default:
-            clock.advance(nanoseconds: [1, 50, 200, 5000][chance.next(below: 4)] * 1_000_000)
-            try await Task.sleep(nanoseconds: UInt64(chance.next(below: 3)) * 1_000_000)
+            clock.advance(nanoseconds: oneOf([1, 50, 200, 5000]) * 1_000_000)
+            try await Task.sleep(nanoseconds: oneOf([0, 1, 2]) * 1_000_000)
         }
     }
 
     func oneIn(_ count: Int) -> Bool { chance.next(below: count) == 0 }
 
-    func speed() -> JSONValue { .integer([0, 1, 1 << 18, 1 << 22][chance.next(below: 4)]) }
+    func oneOf<T>(_ choices: [T]) -> T { choices[chance.next(below: choices.count)] }
 
-    func base(_ member: String) -> JSONObject { oneIn(2) ? [member: .string(image())] : [:] }
-
-    /// One of the last, as a rule, which may be gone.
-    private func job() -> String { "j\(max(1, jobCount - chance.next(below: 6)))" }
-
-    private func addDisk() async {
-        guard disks.count < 4, let node = node(image()) else { return }
-        guard let disk = SimulatedDisk(name: "x\(log.count)", on: node) else { return }
-        note("\(disk.name) on \(node.name)")
-        disks.append(disk)
+    /// One that nobody uses, as a rule.
+    func idleImage() -> String {
+        let idle = images.filter { name in node(name).map { $0.uses.isEmpty && !$0.block.isReadOnly } ?? false }
+        return idle.isEmpty || oneIn(6) ? image() : oneOf(idle)
     }
 
-    /// Half of the writes are over before the next command.
-    private func write() async throws {
-        guard !disks.isEmpty else { return }
-        let disk = disks[chance.next(below: disks.count)]
-        let (value, index) = (UInt8(chance.next(below: 255) + 1), chance.next(below: 16))
-        let words = "write \(value) to block \(index) of \(disk.name) on \(disk.nodeName ?? "")"
-        guard disk.beginWrite(value, to: index, done: { [weak self] in self?.note("\(words): \($0)") }) else { return }
-        if oneIn(2), try await !disk.untilIdle(milliseconds: 20) { note("\(words) waits") }
+    /// One that a disk shows, as a rule.
+    func usedImage() -> String {
+        let used = images.filter { name in disks.contains { $0.stands(on: name) } }
+        return used.isEmpty || oneIn(6) ? image() : oneOf(used)
+    }
+
+    /// The file of an image, as the format meets it.
+    func file(of image: String) -> JSONValue {
+        let rules = FaultRules(&chance)
+        if isCalm || oneIn(3) { return ["driver": "file", "filename": .string(path(of: image))] }
+        return rules.file(path(of: image))
+    }
+
+    /// An empty one, or one that a job has made.
+    func addImage() async throws {
+        guard images.count < Self.imageLimit else { return }
+        var name: String?
+        for (job, image) in newImages.sorted(by: { $0.key < $1.key }) {
+            guard let fate = watch.histories[job]?.fate else { continue }
+            newImages[job] = nil
+            if fate == .succeeded { name = image }
+        }
+        let made = try name ?? makeImage()
+        let backing: JSONValue = !images.isEmpty && oneIn(2) ? .string(image()) : .null
+        let isAdded = try await execute(
+            "blockdev-add",
+            [
+                "driver": "qcow2", "node-name": .string(made), "discard": "unmap", "backing": backing,
+                "file": file(of: made),
+            ])
+        if isAdded {
+            images.append(made)
+            opened.insert(made)
+        }
+        if images.isEmpty { try await addImage() }
     }
 
     private func remove(_ name: String) async throws {
@@ -67,9 +90,53 @@ extension JobSimulation {
     private func reopen(_ name: String) async throws {
         guard let object = node(name)?.currentOptions?.object else { return }
         var options = object
-        options["read-only"] = .bool(oneIn(2))
+        options["read-only"] = .bool(oneIn(4))
         try await execute("blockdev-reopen", ["options": [.object(options)]])
     }
+
+    /// A disk keeps what is before the end of both sizes; what is new reads as zeros.
+    private func resize(_ name: String) async throws {
+        guard let node = node(name) else { return }
+        let blockCount = oneOf([Self.blockCount, Self.blockCount, SimulatedDisk.blockCountLimit, 20, 12])
+        let before = Int(node.block.byteCount) / SimulatedDisk.blockByteCount
+        let isDone = try await execute(
+            "block_resize",
+            [
+                "node-name": .string(name),
+                "size": .integer(Int64(blockCount * SimulatedDisk.blockByteCount)),
+            ])
+        for disk in disks where disk.shows(name) {
+            let isKnown = isDone && disk.stands(on: name)
+            for index in min(before, blockCount)..<SimulatedDisk.blockCountLimit {
+                disk.expect(isKnown && index < blockCount ? 0 : nil, in: index)
+            }
+        }
+    }
+
+    // MARK: Disks
+
+    private func addDisk() async {
+        guard disks.count < 4, let node = node(idleImage()) else { return }
+        guard let disk = SimulatedDisk(name: "x\(log.count)", on: node, sharesSize: oneIn(2)) else { return }
+        note("\(disk.name) on \(node.name)")
+        disks.append(disk)
+    }
+
+    /// Half of the writes are over before the next command.
+    private func write() async throws {
+        guard !disks.isEmpty else { return }
+        let disk = oneOf(disks)
+        let (value, index) = (UInt8(chance.next(below: 255) + 1), chance.next(below: Self.blockCount))
+        let words = "write \(value) to block \(index) of \(disk.name) on \(disk.nodeName ?? "")"
+        let number = commandCount
+        let isBegun = disk.beginWrite(value, to: index) { [weak self, weak disk] isWritten in
+            self?.note("\(words): \(isWritten)")
+            if isWritten, self?.commandCount == number { disk?.checkBitmaps(at: index) }
+        }
+        if isBegun, oneIn(2), try await !disk.untilIdle(milliseconds: 20) { note("\(words) waits") }
+    }
+
+    // MARK: Overlays
 
     private func putOverlay(_ overlay: String, above name: String) async throws {
         try await withOverlays([(overlay, name)]) {
@@ -77,39 +144,11 @@ extension JobSimulation {
         }
     }
 
-    private func transaction() async throws {
-        var actions: [JSONValue] = []
-        var overlays: [(overlay: String, above: String)] = []
-        var jobs: [AskedJob] = []
-        for number in 0...chance.next(below: 3) {
-            let bitmap = JSONValue.string("b\(chance.next(below: 3))")
-            switch chance.next(below: 4) {
-            case 0:
-                actions.append(["type": "block-dirty-bitmap-add", "data": ["node": .string(image()), "name": bitmap]])
-            case 1:
-                let (overlay, name) = (image(), image())
-                overlays.append((overlay, name))
-                actions.append([
-                    "type": "blockdev-snapshot", "data": ["node": .string(name), "overlay": .string(overlay)],
-                ])
-            case 2:
-                let (asked, data) = newBackup()
-                jobs.append(asked)
-                actions.append(["type": "blockdev-backup", "data": .object(data)])
-            default:
-                if number > 0, oneIn(2) { actions.append(["type": "abort", "data": [:]]) }
-            }
-        }
-        try await withOverlays(overlays) {
-            try await execute("transaction", ["actions": .array(actions)], starting: jobs)
-        }
-    }
-
     /// Runs what puts overlays above nodes, and has the disks expect what the overlays' own images held before.
     ///
     /// Only where one overlay comes directly below a disk is it known what shows through: otherwise the blocks that it holds
     /// are forgotten.
-    private func withOverlays(
+    func withOverlays(
         _ overlays: [(overlay: String, above: String)], _ body: () async throws -> Bool
     ) async throws {
         var layers: [(overlay: String, layer: ImageLayer?, directly: [SimulatedDisk], below: [SimulatedDisk])] = []
@@ -124,11 +163,20 @@ extension JobSimulation {
                     for (index, value) in layer.blocks { disk.expect(value, in: index) }
                 } else if disk.shows(overlay) || below.contains(where: { $0 === disk }) {
                     // Of an overlay that is in use already nothing is known.
-                    for index in layer.map({ Array($0.blocks.keys) }) ?? Array(disk.blocks) {
+                    for index in layer.map({ Array($0.blocks.keys) }) ?? Array(0..<SimulatedDisk.blockCountLimit) {
                         disk.expect(nil, in: index)
                     }
                 }
             }
+        }
+    }
+
+    /// What a node's own image holds, where it may become an overlay; nil otherwise.
+    private func layer(of name: String) async throws -> ImageLayer? {
+        guard let node = node(name), node.uses.isEmpty, node.backing == nil else { return nil }
+        let path = path(of: name)
+        return try await BlockingPool.shared.run { [tools] in
+            try ImageLayer(paths: [path], isInUse: true, tools: tools)
         }
     }
 }

@@ -13,53 +13,69 @@ import QMPWire
 /// are held against QEMU's tables.
 @AgentActor
 final class JobSimulation {
-    static let imageLimit = 6
-    private static let byteCount = 1 << 20
+    /// Of an image, as a rule.
+    static let blockCount = 16
     private static let patienceNanoseconds: UInt64 = 300_000_000_000
 
     let agent: Agent
-    let dice: FaultDice
     let clock = SimulatedClock()
-    private let seed: UInt64
     var chance: SplitMix
+    let tools: ToolFolder
+    /// A third of the sequences meets no errors.
+    let isCalm: Bool
     var images: [String] = []
+    var imageCount = 0
+    /// Those that were ever open.
+    var opened: Set<String> = []
+    /// Images that a job makes for later, by the job.
+    var newImages: [String: String] = [:]
+    /// Images that somebody has tried to overwrite.
+    var overwritten: Set<String> = []
     var disks: [SimulatedDisk] = []
     var jobCount = 0
-    var watch = JobWatch()
+    var groupCount = 0
+    /// Counts what was sent.
+    private(set) var commandCount = 0
+    private(set) var watch = JobWatch()
+    private let seed: UInt64
     private let client: MonitorClient
-    private let tools: ToolFolder
     private let folder: String
     private let emptyImage: [UInt8]
-    private var imageCount = 0
     /// Says each command before it runs, for one that ends the process.
     private let isTraced = ProcessControl.environment("COLDFRAME_SIMULATION_TRACE") != nil
     private(set) var log: [String] = []
     private var ownComplaints: [String] = []
-
-    var complaints: [String] { ownComplaints + watch.complaints + disks.flatMap(\.complaints) }
-
-    func note(_ words: String) {
-        if isTraced { print(words) }
-        log.append(words)
-    }
+    private var tally: [String: Int] = [:]
 
     init(seed: UInt64) throws {
-        BranchTable.install(Modules.all.map(\.schema) + [FlakyBranch.fragment])
+        BranchTable.install(Modules.all.map(\.schema))
         self.seed = seed
         chance = SplitMix(state: seed)
-        dice = FaultDice(seed: seed)
+        isCalm = chance.next(below: 3) == 0
         tools = try ToolFolder()
         folder = try Files.canonicalPath(tools.directory)
-        try tools.require("qemu-img", "create", "-q", "-f", "qcow2", tools.path("empty"), String(Self.byteCount))
-        emptyImage = try Files.readAll(tools.path("empty"), limit: 1 << 20)
-        let flaky = Module(name: "flaky", schema: FlakyBranch.fragment, blockDrivers: [FlakyFactory(dice: dice)])
+        let (empty, byteCount) = (tools.path("empty"), Self.blockCount * SimulatedDisk.blockByteCount)
+        try tools.require("qemu-img", "create", "-q", "-f", "qcow2", empty, String(byteCount))
+        emptyImage = try Files.readAll(empty, limit: 1 << 20)
         var configuration = Agent.Configuration(
             name: nil, allowedBackingFolders: [folder],
             logger: Logger(label: "simulation") { _ in SwiftLogNoOpLogHandler() })
         configuration.jobClock = clock
-        agent = try Agent(configuration, modules: Modules.all + [flaky])
+        agent = try Agent(configuration, modules: Modules.all)
         try agent.monitors.add(id: "simulation", chardev: .unixServer(path: tools.path("qmp")))
         client = try MonitorClient(path: tools.path("qmp"))
+    }
+
+    /// How often what has happened.
+    var summary: [String: Int] { tally.merging(watch.fates, uniquingKeysWith: +) }
+
+    var complaints: [String] { ownComplaints + watch.complaints + disks.flatMap(\.complaints) }
+
+    private func complain(_ words: String) { ownComplaints.append(words) }
+
+    func note(_ words: String) {
+        if isTraced { print(words) }
+        log.append(words)
     }
 
     func run(commandCount: Int) async throws {
@@ -69,11 +85,23 @@ final class JobSimulation {
             // Each has chances of its own: they are the same again if one before it has ended otherwise.
             chance = SplitMix(state: seed &+ UInt64(number) << 32)
             try await step()
-            // Half of the time nothing fails.
-            if chance.next(below: 8) == 0 { dice.setRate(oneIn: [0, 0, 40, 200][chance.next(below: 4)]) }
         }
         try await end()
     }
+
+    func image() -> String { images[chance.next(below: images.count)] }
+
+    func path(of image: String) -> String { "\(folder)/\(image)" }
+
+    /// The file of a new image.
+    func makeImage() throws -> String {
+        imageCount += 1
+        let name = "n\(imageCount)"
+        try tools.write(emptyImage, to: name)
+        return name
+    }
+
+    func node(_ name: String) -> GraphNode? { agent.graph.find(nodeName: name) }
 
     // MARK: Commands
 
@@ -82,12 +110,15 @@ final class JobSimulation {
     @discardableResult
     func execute(_ command: String, _ arguments: JSONObject, starting asked: [AskedJob] = []) async throws -> Bool {
         if isTraced { print("\(command) \(arguments) …") }
+        commandCount += 1
         let verb = AskedVerb(command, arguments)
         let before = verb.flatMap { watch.histories[$0.id] }
         if let verb { watch.begin(verb) } else { watch.begin(starting: asked) }
         let result = try await call(command, arguments)
         var refusal: QMPError?
         if case .failure(let error) = result { refusal = error }
+        tally["commands", default: 0] += 1
+        if refusal == nil { tally["\(command)", default: 0] += 1 }
         note("\(command) \(arguments): \(refusal.map { "\($0)" } ?? "ok")")
         if let verb {
             watch.end(verb, refusal: refusal, before: before)
@@ -95,6 +126,7 @@ final class JobSimulation {
             watch.end(starting: asked, isDone: refusal == nil)
         }
         try await compareQueries()
+        for disk in disks { disk.forgetBehindEnd() }
         return refusal == nil
     }
 
@@ -105,6 +137,9 @@ final class JobSimulation {
         }
         for event in answer.events {
             note("  \(event["event"]?.stringValue ?? "") \(event["data"] ?? .null)")
+            if event["event"] == "BLOCK_JOB_ERROR" {
+                tally["error: \(event["data"]?["action"]?.stringValue ?? "")", default: 0] += 1
+            }
             watch.take(event)
         }
         return answer.result
@@ -131,87 +166,78 @@ final class JobSimulation {
         return try await task.value
     }
 
-    func path(of image: String) -> String { "\(folder)/\(image)" }
-
-    func addImage() async throws {
-        guard images.count < Self.imageLimit else { return }
-        imageCount += 1
-        let name = "n\(imageCount)"
-        try tools.write(emptyImage, to: name)
-        var backing = JSONValue.null
-        if !images.isEmpty, chance.next(below: 2) == 0 { backing = .string(image()) }
-        images.append(name)
-        try await execute(
-            "blockdev-add",
-            [
-                "driver": "qcow2", "node-name": .string(name), "discard": "unmap", "backing": backing,
-                "file": ["driver": "flaky", "file": ["driver": "file", "filename": .string(path(of: name))]],
-            ])
-    }
-
-    /// What a node's own image holds, where it may become an overlay; nil otherwise.
-    func layer(of name: String) async throws -> ImageLayer? {
-        guard let node = node(name), node.uses.isEmpty, node.backing == nil else { return nil }
-        let path = path(of: name)
-        return try await BlockingPool.shared.run { [tools] in try ImageLayer(path: path, tools: tools) }
-    }
-
-    func image() -> String { images[chance.next(below: images.count)] }
-
-    func node(_ name: String) -> GraphNode? { agent.graph.find(nodeName: name) }
-
-    // MARK: Looking
-
     /// Begins to look at all disks that are idle, and waits for a moment.
     func look() async throws {
-        for disk in disks where disk.beginLook(mayFail: true) { _ = try await disk.untilIdle(milliseconds: 50) }
+        for disk in disks where disk.beginLook() { _ = try await disk.untilIdle(milliseconds: 50) }
     }
 
-    /// Looks at all disks, where nothing fails any more and nobody holds them still.
-    private func lookAtAll() async throws {
-        for disk in disks {
-            try await withinPatience("a request of \(disk.name)") { await disk.untilIdle() }
-            _ = disk.beginLook(mayFail: false)
-            try await withinPatience("a look at \(disk.name)") { await disk.untilIdle() }
-        }
-    }
+    // MARK: The end
 
     /// Everything comes to an end, and nothing is left.
     private func end() async throws {
-        dice.setRate(oneIn: 0)
         try await look()
         watch.cancelAll()
         try await withinPatience("the end of all jobs") { [agent] in await agent.jobs.cancelAll() }
         try await compareQueries()
         for job in watch.current { try await execute("job-dismiss", ["id": .string(job.asked.id)]) }
         watch.finish()
-        try await lookAtAll()
+        for disk in disks {
+            try await withinPatience("a request of \(disk.name)") { await disk.untilIdle() }
+            _ = disk.beginLook(tries: FaultRules.patience)
+            try await withinPatience("a look at \(disk.name)") { await disk.untilIdle() }
+        }
         await agent.monitors.stop(milliseconds: 0)
         await BlockingPool.shared.run { [client] in client.close() }
+        let shown = disks.map { disk in
+            (disk, paths: disk.use.node?.chain.filter { !$0.isFilter }.map { path(of: $0.name) } ?? [])
+        }
         for disk in disks {
             if let node = disk.leave() { await agent.graph.letGo(node) }
         }
-        await closeGraph()
-        for number in 1...max(1, imageCount) { try await check(path(of: "n\(number)")) }
+        let open = Set(agent.graph.nodes.map(\.name))
+        let isStored = await closeGraph()
+        for name in opened where open.contains(name) || !overwritten.contains(name) { try await check(name) }
+        guard isStored, complaints.isEmpty else { return }
+        for (disk, paths) in shown { try await compareFiles(of: disk, paths) }
     }
 
-    private func closeGraph() async {
+    /// False if something could not be written, for which an injected error is the only excuse.
+    private func closeGraph() async -> Bool {
         for node in agent.graph.nodes {
             if node.options == nil { complain("'\(node.name)', the filter of a job, is left") }
             if !node.drains.isEmpty || node.block.gate.isClosed { complain("'\(node.name)' is still drained") }
             for use in node.uses where use.parent == nil { complain("'\(node.name)' is held by \(use.user)") }
+            for bitmap in node.block.bitmaps.all where bitmap.name == nil || bitmap.state.isBusy {
+                complain("bitmap '\(bitmap.name ?? "of a job")' of '\(node.name)' is left busy")
+            }
         }
-        for failure in await agent.graph.closeAll() { complain("closing: \(failure)") }
+        let failures = await agent.graph.closeAll()
+        for failure in failures where !"\(failure)".contains(FaultRules.words) { complain("closing: \(failure)") }
         if !agent.graph.nodes.isEmpty { complain("nodes are left: \(agent.graph.nodes.map(\.name))") }
+        return failures.isEmpty
     }
 
-    private func complain(_ words: String) { ownComplaints.append(words) }
-
     /// Clusters may be leaked where a request has failed; damage there must not be, nor a lock, which qemu-img would meet.
-    private func check(_ path: String) async throws {
+    private func check(_ name: String) async throws {
+        let path = path(of: name)
         let (status, output) = try await BlockingPool.shared.run { [tools] in
             try tools.run("qemu-img", ["check", "-q", "-f", "qcow2", path])
         }
         if status != 0, status != 3 { complain("qemu-img check \(path) ended with \(status): \(output)") }
+    }
+
+    /// The files hold what the disk has shown.
+    private func compareFiles(of disk: SimulatedDisk, _ paths: [String]) async throws {
+        let layer = try await BlockingPool.shared.run { [tools] in
+            try ImageLayer(paths: paths, isInUse: false, tools: tools)
+        }
+        for (index, value) in disk.content {
+            let found = layer.blocks[index] ?? 0
+            if found != value {
+                complain(
+                    "in the files block \(index) of \(disk.name) holds \(found.map { "\($0)" } ?? "a mixture"), not \(value)"
+                )
+            }
+        }
     }
 }

@@ -18,15 +18,20 @@ struct JobSimulationTests {
     )
     func sequences() async throws {
         let first = Self.number("COLDFRAME_TEST_SEED") ?? SystemClock.monotonicNanoseconds()
-        let count = Self.number("COLDFRAME_SIMULATIONS") ?? 40
-        let seconds = Self.number("COLDFRAME_SIMULATION_SECONDS") ?? 3600
+        let count = Self.number("COLDFRAME_SIMULATIONS") ?? 15
+        let seconds = Self.number("COLDFRAME_SIMULATION_SECONDS") ?? 1 << 32
         print("simulation of jobs: seed \(first)")
         let end = SystemClock.monotonicNanoseconds() + seconds * 1_000_000_000
         var number: UInt64 = 0
-        defer { print("simulation of jobs: \(number) sequences from seed \(first)") }
+        var summary: [String: Int] = [:]
+        defer {
+            let words = summary.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }.joined(separator: ", ")
+            print("simulation of jobs: \(number) sequences from seed \(first): \(words)")
+        }
         while number < count, SystemClock.monotonicNanoseconds() < end {
             let simulation = try JobSimulation(seed: first &+ number)
-            try await simulation.run(commandCount: 120)
+            try await simulation.run(commandCount: 200)
+            summary.merge(simulation.summary, uniquingKeysWith: +)
             guard simulation.complaints.isEmpty else {
                 Issue.record(
                     "seed \(first &+ number): \(simulation.complaints)\n\(simulation.log.joined(separator: "\n"))")

@@ -8,6 +8,7 @@ struct AskedVerb {
     /// Of the family `block-job-*`, which knows other jobs and has an error of its own.
     let isBlockCommand: Bool
     let isForced: Bool
+    let speed: Int64
 
     /// nil for a command that is none.
     init?(_ command: String, _ arguments: JSONObject) {
@@ -17,6 +18,7 @@ struct AskedVerb {
         else { return nil }
         self.verb = verb
         id = (arguments["id"] ?? arguments["device"])?.stringValue ?? ""
+        speed = arguments["speed"]?.intValue ?? 0
         isForced = verb == .cancel && (!isBlockCommand || arguments["force"]?.boolValue == true)
     }
 }
@@ -62,6 +64,7 @@ extension JobWatch {
             let statuses = histories[verb.id]?.recentStatuses.map(\.rawValue) ?? []
             return complain("'\(verb.verb.rawValue)' of '\(verb.id)', which was \(statuses), is accepted")
         }
+        if verb.speed < 0 { complain("speed \(verb.speed) of '\(verb.id)' is accepted") }
         switch verb.verb {
         case .pause, .resume:
             let isPausing = verb.verb == .pause
@@ -105,6 +108,8 @@ extension JobWatch {
         case "The active block job '\(verb.id)' cannot be completed":
             let isEnding = before.map { $0.isEndAsked || $0.isCancelAsked } ?? false
             return verb.verb == .complete && isAccepting && isEnding
+        case "Parameter 'speed' expects a non-negative value":
+            return verb.verb == .setSpeed && verb.speed < 0 && isAccepting
         default:
             return history.recentStatuses.contains { status in
                 let words =

@@ -14,6 +14,14 @@ struct JobWatch {
     /// Those that a client could ask something of.
     var current: [JobHistory] { order.compactMap { histories[$0] }.filter { $0.status != .null } }
 
+    /// How many jobs of each type have ended how, for those who want to know whether much happens.
+    var fates: [String: Int] {
+        let fates = histories.values.compactMap { history in
+            history.fate.map { "\(history.asked.type.rawValue) \($0)" }
+        }
+        return Dictionary(fates.map { ($0, 1) }, uniquingKeysWith: +)
+    }
+
     mutating func complain(_ words: String) { ownComplaints.append(words) }
 
     mutating func change(_ id: String, _ body: (inout JobHistory) -> Void) {

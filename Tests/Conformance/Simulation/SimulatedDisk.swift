@@ -10,8 +10,11 @@ import LinuxSystem
 @AgentActor
 final class SimulatedDisk {
     nonisolated static let blockByteCount = 65536
+    /// No image is larger.
+    static let blockCountLimit = 24
     let name: String
     let use: NodeUse
+    private(set) var complaints: [String] = []
     private let block: BlockNode
     /// nil where it is not known: nothing was written yet, or a write has failed and old or new may stand there.
     private var expected: [UInt8?]
@@ -20,20 +23,24 @@ final class SimulatedDisk {
     private var isWriting = false
     /// The block of the request that is under way; forgotten when it becomes unsure what shows there.
     private var requestIndex: Int?
-    private(set) var complaints: [String] = []
 
-    init?(name: String, on node: GraphNode) {
+    /// - Parameter sharesSize: others may change the size of its node.
+    init?(name: String, on node: GraphNode, sharesSize: Bool) {
         self.name = name
         block = BlockNode(node.body)
         use = NodeUse(
             .export(name), role: "root", permissions: [.consistentRead, .write],
-            shared: NodePermissions.all.subtracting([.resize, .write]), handle: block)
-        expected = Array(repeating: nil, count: Int(node.block.byteCount) / Self.blockByteCount)
+            shared: NodePermissions.all.subtracting(sharesSize ? [.write] : [.resize, .write]), handle: block)
+        expected = Array(repeating: nil, count: Self.blockCountLimit)
         guard !node.block.isReadOnly, (try? node.add(use)) != nil else { return nil }
     }
 
     var nodeName: String? { use.node?.name }
-    var blocks: Range<Int> { expected.indices }
+
+    /// What stands in each block as far as it is known.
+    var content: [Int: UInt8] {
+        Dictionary(uniqueKeysWithValues: expected.indices.compactMap { index in expected[index].map { (index, $0) } })
+    }
 
     /// It is the disk of this node itself, with filters in between at most.
     func stands(on nodeName: String) -> Bool { use.node?.withoutFilters.name == nodeName }
@@ -43,13 +50,28 @@ final class SimulatedDisk {
 
     /// What stands in a block now without a write of the disk; nil for something that is not known.
     func expect(_ value: UInt8?, in index: Int) {
-        guard index < expected.count else { return }
+        guard expected.indices.contains(index) else { return }
         expected[index] = value
         guard requestIndex == index else { return }
         // The request may have come before or come after.
         if isWriting { expected[index] = nil }
         requestIndex = nil
     }
+
+    /// The disk may have become shorter: what is behind its end is gone.
+    func forgetBehindEnd() {
+        for index in expected.indices where index >= Int(block.byteCount) / Self.blockByteCount {
+            if expected[index] != nil { expect(nil, in: index) }
+        }
+    }
+
+    func leave() -> GraphNode? {
+        let node = use.node
+        node?.remove(use)
+        return node
+    }
+
+    // MARK: Requests
 
     /// Suspends until no request is under way.
     func untilIdle() async { await work?.value }
@@ -62,7 +84,6 @@ final class SimulatedDisk {
 
     /// Begins a write of one value to a whole block. False if another request is under way.
     func beginWrite(_ value: UInt8, to index: Int, done: @escaping @AgentActor (Bool) -> Void) -> Bool {
-        guard index < expected.count else { return false }
         let bytes = [UInt8](repeating: value, count: Self.blockByteCount)
         let offset = UInt64(index * Self.blockByteCount)
         return begin { [self] in
@@ -78,10 +99,10 @@ final class SimulatedDisk {
         }
     }
 
-    /// Begins to look whether all is as it must be. Blocks that cannot be read are looked at again when nothing fails any more.
-    func beginLook(mayFail: Bool) -> Bool {
+    /// Begins to look whether all is as it must be. A block that cannot be read is tried again so often.
+    func beginLook(tries: Int = 1) -> Bool {
         begin { [self] in
-            for index in expected.indices where expected[index] != nil { await look(at: index, mayFail: mayFail) }
+            for index in expected.indices where expected[index] != nil { await look(at: index, tries: tries) }
         }
     }
 
@@ -95,19 +116,27 @@ final class SimulatedDisk {
         return true
     }
 
-    private func look(at index: Int, mayFail: Bool) async {
+    private func look(at index: Int, tries: Int) async {
         let offset = UInt64(index * Self.blockByteCount)
         let nodeName = nodeName ?? ""
         requestIndex = index
         defer { requestIndex = nil }
-        let found = await BlockingPool.shared.run { [block] () -> [UInt8]? in
+        let (found, failure) = await BlockingPool.shared.run { [block] () -> ([UInt8], String?) in
             var bytes = [UInt8](repeating: 0, count: Self.blockByteCount)
-            let isRead = (try? bytes.withUnsafeMutableBytes { try block.read(into: $0, at: offset) }) != nil
-            return isRead ? bytes : nil
+            var failure: String?
+            for _ in 0..<tries {
+                do {
+                    try bytes.withUnsafeMutableBytes { buffer in
+                        try block.read(into: buffer, at: offset)
+                    }
+                    return (bytes, nil)
+                } catch { failure = "\(error)" }
+            }
+            return (bytes, failure)
         }
         guard requestIndex == index, let value = expected[index] else { return }
-        guard let found else {
-            if !mayFail { complaints.append("block \(index) of \(name) cannot be read") }
+        if let failure {
+            if tries > 1 { complaints.append("block \(index) of \(name) on '\(nodeName)' cannot be read: \(failure)") }
             return
         }
         if found != [UInt8](repeating: value, count: found.count) {
@@ -115,9 +144,16 @@ final class SimulatedDisk {
         }
     }
 
-    func leave() -> GraphNode? {
-        let node = use.node
-        node?.remove(use)
-        return node
+    /// A write to the block has just been made, and nothing was asked of the agent since before it: who records it knows it.
+    func checkBitmaps(at index: Int) {
+        guard let node = use.node?.withoutFilters else { return }
+        let offset = UInt64(index * Self.blockByteCount)
+        for bitmap in node.block.bitmaps.all {
+            let recording = bitmap.state.successor ?? bitmap
+            guard let name = bitmap.name, recording.state.isRecording else { continue }
+            if !recording.withBits({ $0.isSet(at: offset) }), !bitmap.withBits({ $0.isSet(at: offset) }) {
+                complaints.append("bitmap '\(name)' of '\(node.name)' misses the write to block \(index) of \(name)")
+            }
+        }
     }
 }
