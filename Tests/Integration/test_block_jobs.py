@@ -262,6 +262,9 @@ def test_a_transaction_that_fails_starts_no_job(twins):
         mark = peer.mark()
         told = [answer(peer, "transaction", {"actions": [
             backup_action(**{"job-id": "j", "target": "dst"}), backup_action(**{"job-id": "k", "target": "zz"})]}),
+            answer(peer, "transaction", {"properties": {"completion-mode": "grouped"}, "actions": [
+                backup_action(**{"job-id": "j", "target": "dst"}),
+                backup_action(**{"job-id": "k", "target": "dst2", "speed": -1})]}),
             answer(peer, "transaction", {"actions": [
                 {"type": "block-dirty-bitmap-add", "data": {"node": "src", "name": "n"}},
                 backup_action(**{"job-id": "j", "target": "dst", "sync": "incremental", "bitmap": "n"}),

@@ -232,4 +232,7 @@ final class JobGroup {
     /// They are being prepared and committed: no verb comes in between, as none does in QEMU.
     var isFinalizing = false
     nonisolated init() {}
+
+    /// Of a job that was refused when it was made.
+    func remove(_ job: Job) { members.removeAll { $0 === job } }
 }

@@ -58,6 +58,7 @@ public final class JobRegistry {
         job.move(to: .created)
         guard speed >= 0 else {
             remove(job)
+            group.remove(job)
             throw ColdframeError(.invalidArgument, "Parameter 'speed' expects a non-negative value")
         }
         job.setSpeed(speed)

@@ -61,6 +61,21 @@ struct JobRegistryTests {
         #expect(bench.registry.information.isEmpty)
     }
 
+    @Test("A job that is refused when it is made is none of its group, which can still be brought down")
+    func refusedMember() async throws {
+        let bench = Bench()
+        let group = JobGroup()
+        func make(_ id: String, speed: Int64) throws {
+            _ = try bench.registry.create(
+                id: id, driver: ScriptedJob(), group: group, autoFinalize: true, autoDismiss: false, speed: speed)
+        }
+        try make("a", speed: 0)
+        let refusal = await bench.refusal { try make("b", speed: -1) }
+        #expect(refusal == "Parameter 'speed' expects a non-negative value")
+        await bench.registry.abort(group)
+        #expect(bench.statuses == ["created", "created", "null", "aborting", "concluded", "null"])
+    }
+
     @Test("created and running are sent before the command's reply")
     func startIsSynchronous() throws {
         let bench = Bench()
