@@ -1,14 +1,16 @@
 import ColdframeKit
+import FileProtocol
 import LinuxSystem
 import QAPI
 import QMPWire
+import Qcow2Format
 
-/// Members that any of the fake drivers takes.
+/// Members of the driver `fake`. Those of `file` and `qcow2`, which the core itself names, are the real ones, also where a fake
+/// stands in for the driver: the table of branches is one for all tests of a process.
 struct FakeBranch: QAPIObjectValue, Equatable {
     var filename: String?
     var file: BlockdevRef?
     var backing: BlockdevRef?
-    var size: UInt64?
 
     init(filename: String? = nil, file: BlockdevRef? = nil, backing: BlockdevRef? = nil) {
         self.filename = filename
@@ -20,25 +22,21 @@ struct FakeBranch: QAPIObjectValue, Equatable {
         filename = try input.optional("filename")
         file = try input.optional("file")
         backing = try input.optional("backing")
-        size = try input.optionalByteCount("size")
     }
 
     func write(to object: inout JSONObject) {
         if let filename { object["filename"] = .string(filename) }
     }
 
-    /// The fake drivers are known to the decoders: as QEMU's names where the core itself uses them.
+    /// The drivers that tests of the core name are known to the decoders.
     static let install: Void = {
-        let branches = ["fake", "file", "qcow2"].flatMap { driver in
-            ["BlockdevOptions", "BlockdevCreateOptions"].map {
-                SchemaFragment.Branch(union: $0, value: driver, typeName: "FakeBranch", type: FakeBranch.self)
-            }
+        let branches = ["BlockdevOptions", "BlockdevCreateOptions"].map {
+            SchemaFragment.Branch(union: $0, value: "fake", typeName: "FakeBranch", type: FakeBranch.self)
         }
-        BranchTable.install([
-            SchemaFragment(
-                name: "fakes", openUnions: [], openValues: [], branches: branches, commands: [], events: [],
-                introspection: "[]")
-        ])
+        let fake = SchemaFragment(
+            name: "fakes", openUnions: [], openValues: [], branches: branches, commands: [], events: [],
+            introspection: "[]")
+        BranchTable.install([fake, FileProtocolModule.module.schema, Qcow2FormatModule.module.schema])
     }()
 }
 
@@ -62,6 +60,9 @@ final class FakeFactory: BlockDriverFactory {
     func disk(_ name: String) -> FakeDisk? { disks.withLock { $0[name] } }
 
     func open(_ options: BlockdevOptions, context: any OpenContext) async throws -> any BlockDriver {
+        if let branch = options.branch as? BlockdevOptionsQcow2 {
+            _ = try await context.child("file", branch.file, role: .image)
+        }
         if let branch = options.branch as? FakeBranch {
             if let file = branch.file { _ = try await context.child("file", file, role: .image) }
             if let backing = branch.backing { _ = try await context.child("backing", backing, role: .backing) }
@@ -78,6 +79,6 @@ final class FakeFactory: BlockDriverFactory {
     }
 
     func create(_ options: BlockdevCreateOptions, context: any CreateContext) async throws {
-        if let file = (options.branch as? FakeBranch)?.file { _ = try await context.target(file) }
+        if let branch = options.branch as? BlockdevCreateOptionsQcow2 { _ = try await context.target(branch.file) }
     }
 }
