@@ -18,6 +18,7 @@ from harness.agent import Agent, GuestAgent  # noqa: E402
 from harness.attached import AttachedAgent  # noqa: E402
 from harness.guests import NEWER_QEMU, QEMU  # noqa: E402
 from harness.reference import StorageDaemon  # noqa: E402
+from harness.twins import LastingTwins  # noqa: E402
 
 SEED = int(os.environ.get("COLDFRAME_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
 
@@ -57,6 +58,7 @@ def directory():
 def pytest_runtest_makereport(item, call):
     """A failed test shows the end of its agent's log."""
     report = yield
+    item.has_passed = report.when == "call" and report.passed
     if report.when == "call" and report.failed:
         for name in ("agent", "guest"):
             agent = item.funcargs.get(name)
@@ -108,3 +110,18 @@ def twins(agent, directory):
             folders.append(folder)
             peer.execute("nbd-server-start", addr={"type": "unix", "data": {"path": str(folder / "nbd.sock")}})
         yield agent, daemon, *folders
+
+
+@pytest.fixture(scope="module")
+def lasting_twins():
+    """Twins for many tests of a file; after a failure new ones."""
+    with LastingTwins() as twins:
+        yield twins
+
+
+@pytest.fixture
+def peers(lasting_twins, request):
+    """Twins that other tests have left as they found them."""
+    yield lasting_twins.ready()
+    if not getattr(request.node, "has_passed", False):
+        lasting_twins.end()

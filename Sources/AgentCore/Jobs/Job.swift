@@ -36,6 +36,7 @@ final class Job: JobControl {
     private nonisolated let isPausable = Atomic<Bool>(true)
     private nonisolated let pauseFlag = Atomic<Bool>(false)
     private nonisolated let cancelFlag = Atomic<Bool>(false)
+    private nonisolated let waitFlag = Atomic<Bool>(false)
     private nonisolated let changed = ConditionVariable()
     private nonisolated let clock: any WaitClock
     private nonisolated let limiter: RateLimiter
@@ -139,6 +140,11 @@ final class Job: JobControl {
         changed.broadcast()
     }
 
+    /// It has requests on their way, or is about to: not while it waits for a limit, for its end or for its user.
+    var isBusy: Bool {
+        hasStarted && !hasStopped && status != .paused && status != .standby && !waitFlag.load(ordering: .relaxed)
+    }
+
     // MARK: JobControl
 
     nonisolated var isCancelled: Bool { cancelFlag.load(ordering: .acquiring) }
@@ -194,6 +200,8 @@ final class Job: JobControl {
     }
 
     private nonisolated func wait(nanoseconds: UInt64, until isReady: () -> Bool) {
+        waitFlag.store(true, ordering: .relaxed)
+        defer { waitFlag.store(false, ordering: .relaxed) }
         clock.wait(on: changed, nanoseconds: nanoseconds) { isInterrupted || isReady() }
     }
 

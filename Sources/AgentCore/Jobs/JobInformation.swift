@@ -17,11 +17,9 @@ extension Job {
         let progress = currentProgress
         return BlockJobInfo(
             type: driver.jobType, device: jobID, len: Int64(clamping: progress.total),
-            offset: Int64(clamping: progress.current), busy: hasStarted && !hasStopped && !isPausedNow,
-            paused: isUserPaused || !hasStarted, speed: speed, ioStatus: ioStatus,
+            offset: Int64(clamping: progress.current), busy: isBusy,
+            paused: isUserPaused || !hasStarted || driver.isHeldStill, speed: speed, ioStatus: ioStatus,
             ready: status == .ready || status == .standby, status: status, autoFinalize: autoFinalize,
             autoDismiss: autoDismiss, error: failure?.message)
     }
-
-    private var isPausedNow: Bool { status == .paused || status == .standby }
 }

@@ -19,6 +19,8 @@ public protocol JobDriver: AnyObject, Sendable {
     func complete() async throws
     /// Asked by a cancel that is not forced: true if the job will end well by itself instead.
     func endSoftly() -> Bool
+    /// It has brought its own nodes to rest and keeps them so until it ends: clients see it as paused, as in QEMU.
+    var isHeldStill: Bool { get }
 }
 
 extension JobDriver {
@@ -30,6 +32,7 @@ extension JobDriver {
     public var canComplete: Bool { false }
     public func complete() async throws {}
     public func endSoftly() -> Bool { false }
+    public var isHeldStill: Bool { false }
 }
 
 /// What a running job may ask of the registry.

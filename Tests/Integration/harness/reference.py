@@ -65,14 +65,19 @@ def wait_gone(peer, job_id, timeout=60):
         time.sleep(0.01)
 
 
+def assert_equal(ours, theirs):
+    """Shows what differs line by line."""
+    if ours != theirs:
+        shown = [json.dumps(result, indent=1, sort_keys=True).splitlines() for result in (theirs, ours)]
+        raise AssertionError("\n".join(difflib.unified_diff(*shown, "theirs", "ours", lineterm="")))
+
+
 def both(pair, script):
     """Runs `script(peer, directory)` on both; what it returns must be the same."""
     ours, theirs, our_directory, their_directory = pair
     results = [plain(script(peer, directory), directory)
                for peer, directory in ((ours, our_directory), (theirs, their_directory))]
-    if results[0] != results[1]:
-        shown = [json.dumps(result, indent=1, sort_keys=True).splitlines() for result in results]
-        raise AssertionError("\n".join(difflib.unified_diff(shown[1], shown[0], "theirs", "ours", lineterm="")))
+    assert_equal(*results)
     return results[0]
 
 

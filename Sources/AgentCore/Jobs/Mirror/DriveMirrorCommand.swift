@@ -40,7 +40,7 @@ private func driveMirror(_ arguments: DriveMirror, _ agent: Agent) async throws 
         replaces: arguments.replaces, sync: sync, granularity: arguments.granularity,
         bufferByteCount: arguments.bufSize, onSourceError: arguments.onSourceError,
         onTargetError: arguments.onTargetError, copyMode: arguments.copyMode, unmaps: arguments.unmap ?? true,
-        backsTarget: sync == .none)
+        backsTarget: sync == .none, targetIsNew: request.isMade)
     do {
         try await start.run(agent) {
             try MirrorRequest(options, source: source, target: target.node, graph: graph)

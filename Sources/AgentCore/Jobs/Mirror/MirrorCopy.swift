@@ -29,6 +29,8 @@ final class MirrorCopy: Sendable {
     private let buffers: CopyBuffers
     private let chunkByteCount: UInt64
     private let unmaps: Bool
+    /// Holes are part of the progress.
+    private let countsHoles: Bool
     /// Set where only what some images hold is copied.
     private let layers: LayerAllocation?
     private let copied = Atomic<UInt64>(0)
@@ -36,13 +38,15 @@ final class MirrorCopy: Sendable {
     private let writeFailure = Locked<ColdframeError?>(nil)
 
     init(
-        source: BlockNode, target: BlockNode, bitmap: DirtyBitmap, unmaps: Bool, only layers: LayerAllocation? = nil
+        source: BlockNode, target: BlockNode, bitmap: DirtyBitmap, unmaps: Bool, countsHoles: Bool,
+        only layers: LayerAllocation? = nil
     ) {
         self.layers = layers
         self.source = source
         self.target = target
         self.bitmap = bitmap
         self.unmaps = unmaps
+        self.countsHoles = countsHoles
         chunkByteCount = max(Self.chunkByteCount, UInt64(bitmap.granularity))
         buffers = CopyBuffers(byteCount: Int(chunkByteCount))
     }
@@ -92,6 +96,7 @@ final class MirrorCopy: Sendable {
                 if case .zero(allocated: false) = extent.kind {
                     try target.direct.writeZeroes(
                         at: extent.offset, byteCount: extent.byteCount, flags: unmaps ? .mayUnmap : [])
+                    if countsHoles { copied.add(extent.byteCount, ordering: .releasing) }
                 } else {
                     bitmap.updateBits { $0.set(at: extent.offset, byteCount: extent.byteCount) }
                 }
@@ -113,6 +118,8 @@ final class MirrorCopy: Sendable {
     func run(_ control: any JobControl, waits: Bool) -> Outcome {
         var position: UInt64 = 0
         while !control.isInterrupted {
+            // What has failed is still to be done.
+            defer { showProgress(control) }
             if let failure = writeFailure.withLock({ $0.take() }) { return .failed(failure, isRead: false) }
             let next = bitmap.withBits { $0.nextDirty(from: position, limit: chunkByteCount) }
             guard let part = next else {
@@ -120,19 +127,22 @@ final class MirrorCopy: Sendable {
                     position = 0
                     continue
                 }
-                let progress = progress
-                control.setProgress(current: progress.current, total: progress.total)
+                showProgress(control)
                 if !waits || isEndRequested { return flushed() }
                 control.wait(milliseconds: 100) { self.isEndRequested }
                 continue
             }
             if let failure = copy(part) { return failure }
             position = part.upperBound
-            let progress = progress
-            control.setProgress(current: progress.current, total: progress.total)
+            showProgress(control)
             control.throttle(byteCount: part.upperBound - part.lowerBound)
         }
         return .interrupted
+    }
+
+    private func showProgress(_ control: any JobControl) {
+        let progress = progress
+        control.setProgress(current: progress.current, total: progress.total)
     }
 
     private func flushed() -> Outcome {

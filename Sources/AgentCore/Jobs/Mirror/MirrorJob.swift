@@ -33,7 +33,7 @@ final class MirrorJob: JobDriver, NodeUsing {
         let bitmap = DirtyBitmap(name: nil, granularity: granularity, diskByteCount: source.block.byteCount)
         let copy = MirrorCopy(
             source: BlockNode(source.body), target: BlockNode(target.body), bitmap: bitmap,
-            unmaps: request.options.unmaps, only: request.layers)
+            unmaps: request.options.unmaps, countsHoles: request.countsHoles, only: request.layers)
         self.copy = copy
         let isBlocking = request.options.copyMode == .writeBlocking
         let targetView = copy.target
@@ -151,6 +151,8 @@ final class MirrorJob: JobDriver, NodeUsing {
         hold = drain
         return true
     }
+
+    var isHeldStill: Bool { hold != nil }
 
     func complete() async throws {
         if let name = request.options.replaces, graph.find(nodeName: name) == nil {

@@ -19,6 +19,8 @@ struct MirrorRequest {
         var unmaps = true
         /// The target shows the source where it has nothing itself.
         var backsTarget = false
+        /// The target was made for the mirror: what is not written there reads as zeros already.
+        var targetIsNew = false
     }
     let jobType: String
     let options: Options
@@ -31,6 +33,8 @@ struct MirrorRequest {
     let taken: [GraphNode]
     /// The base of a commit was made writable for it.
     let targetWasReadOnly: Bool
+    /// Holes of the source count as bytes to be copied: where the target gives no space back QEMU writes all of it.
+    var countsHoles: Bool { !options.targetIsNew && target.currentOptions?.discard != .unmap }
     var isCommit: Bool { jobType == "commit" }
     /// Nothing is copied but what is written from now on.
     var copiesNothingAtFirst: Bool { options.sync == .none }
