@@ -107,6 +107,37 @@ def test_a_mirror_is_stopped_in(twins, state, verb):
     both(twins, script)
 
 
+@pytest.mark.parametrize("command, discard", [("blockdev-mirror", "unmap"), ("blockdev-mirror", "ignore"),
+                                              ("drive-mirror", "unmap"), ("drive-mirror", "ignore")])
+@pytest.mark.parametrize("mode", ["existing", "absolute-paths"])
+def test_holes_count_where_they_are_written(twins, command, discard, mode):
+    """A target that is known to read as zeros, or that gives space back, has none of them to be written."""
+    def script(peer, folder):
+        images.write_pattern(images.create(folder / "src.qcow2", "8M"), 1, 2 * MEBIBYTE, MEBIBYTE)
+        images.write_pattern(images.create(folder / "dst.qcow2", "8M"), 2, 5 * MEBIBYTE, MEBIBYTE)
+
+        def add_node(node, discard):
+            peer.execute("blockdev-add", driver="qcow2", node_name=node, discard=discard,
+                         file={"driver": "file", "filename": str(folder / f"{node}.qcow2")})
+        add_node("src", "ignore")
+        mark = peer.mark()
+        if command == "blockdev-mirror":
+            add_node("dst", discard)
+            told = [mirror(peer)]
+        else:
+            told = [answer(peer, command, {
+                "job-id": "j", "device": "src", "target": str(folder / "dst.qcow2"), "sync": "full", "mode": mode,
+                "format": "qcow2", "unmap": discard == "unmap", "node-name": "dst"})]
+        peer.wait_event("BLOCK_JOB_READY", mark)
+        told += [block_job(peer, "j"), answer(peer, "job-complete", {"id": "j"})]
+        wait_gone(peer, "j")
+        answer(peer, "blockdev-del", {"node-name": "dst"})
+        images.check(folder / "dst.qcow2")
+        images.same_content(folder / "src.qcow2", "qcow2", folder / "dst.qcow2", "qcow2")
+        return told + story(peer, mark, "j")
+    both(twins, script)
+
+
 def test_what_a_mirror_refuses(twins):
     def script(peer, folder):
         source_and_target(peer, folder)

@@ -172,10 +172,11 @@ final class Job: JobControl {
         progress.withLock { $0 = (current, max(current, total)) }
     }
 
-    /// The work is done, whether it counted bytes or not. Jobs on nodes count them exactly.
-    func completeProgress() {
+    /// The work is over. Jobs on nodes count their bytes exactly; the others have done all that they do, also where they
+    /// failed before there were bytes to count.
+    func endProgress(isDone: Bool) {
         if driver.isBlockJob { return }
-        progress.withLock { $0 = (max($0.total, 1), max($0.total, 1)) }
+        progress.withLock { if isDone || $0.total == 1 { $0 = (max($0.total, 1), max($0.total, 1)) } }
     }
 
     var currentProgress: (current: UInt64, total: UInt64) { progress.withLock { $0 } }

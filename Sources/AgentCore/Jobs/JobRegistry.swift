@@ -87,16 +87,16 @@ public final class JobRegistry {
         do {
             try await job.checkpoint()
             try await job.driver.run(job)
-            job.completeProgress()
+            job.endProgress(isDone: true)
         } catch {
+            job.endProgress(isDone: false)
             job.fail(ColdframeError(wrapping: error))
         }
         job.onCancel(nil)
         job.stopped()
         // Whoever brings the group down ends it.
         if job.group.isAborting { return }
-        // A snapshot that is whole in spite of a late cancel is kept.
-        if job.failure != nil || (job.isCancelled && job.driver.isBlockJob) { return await abort(job.group) }
+        if job.failure != nil || (job.isCancelled && !job.driver.outlivesLateCancel) { return await abort(job.group) }
         job.move(to: .waiting)
         await succeed(job.group)
     }

@@ -6,6 +6,7 @@ import QAPI
 @AgentActor
 final class DeleteJob: JobDriver {
     let jobType = "snapshot-delete"
+    let outlivesLateCancel = true
     private let arguments: SnapshotDeleteArguments
     private let context: SnapshotContext
     private let lane: SnapshotLane

@@ -10,6 +10,7 @@ import QAPI
 @AgentActor
 final class LoadJob: JobDriver {
     let jobType = "snapshot-load"
+    let outlivesLateCancel = true
     let arguments: SnapshotLoadArguments
     let context: SnapshotContext
     private let lane: SnapshotLane

@@ -7,6 +7,7 @@ import QMPWire
 @AgentActor
 final class SaveJob: JobDriver {
     let jobType = "snapshot-save"
+    let outlivesLateCancel = true
     private let arguments: SnapshotSaveArguments
     private let context: SnapshotContext
     private let lane: SnapshotLane

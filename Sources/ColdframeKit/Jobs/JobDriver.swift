@@ -19,6 +19,8 @@ public protocol JobDriver: AnyObject, Sendable {
     func complete() async throws
     /// Asked by a cancel that is not forced: true if the job will end well by itself instead.
     func endSoftly() -> Bool
+    /// What is whole is kept, and the job a success, also if a cancel came when nothing was left to be done.
+    var outlivesLateCancel: Bool { get }
     /// It has brought its own nodes to rest and keeps them so until it ends: clients see it as paused, as in QEMU.
     var isHeldStill: Bool { get }
 }
@@ -32,6 +34,7 @@ extension JobDriver {
     public var canComplete: Bool { false }
     public func complete() async throws {}
     public func endSoftly() -> Bool { false }
+    public var outlivesLateCancel: Bool { false }
     public var isHeldStill: Bool { false }
 }
 

@@ -1,4 +1,5 @@
 import ColdframeKit
+import LinuxSystem
 
 /// Makes new images.
 public enum Qcow2Create {
@@ -23,7 +24,7 @@ public enum Qcow2Create {
             try file.writeZeroes(at: HostOffset(0), byteCount: min(file.byteCount, byteCount))
         }
         try file.ensureByteCount(byteCount)
-        try writeTables(layout, options, file)
+        try writing("refcount table") { () throws(ColdframeError) in try writeTables(layout, options, file) }
         if let dataFile {
             let data = ImageFile(dataFile)
             try data.truncate(toByteCount: options.diskByteCount)
@@ -39,12 +40,25 @@ public enum Qcow2Create {
         }
         // The first sector, which a disk writes whole or not at all, makes it an image.
         let sector = min(first.count, HeaderSpace.sectorByteCount)
-        if first.count > sector {
-            try file.write(Array(first[sector...]), at: HostOffset(UInt64(sector)))
+        try writing("qcow2 header") { () throws(ColdframeError) in
+            if first.count > sector {
+                try file.write(Array(first[sector...]), at: HostOffset(UInt64(sector)))
+            }
+            try file.flush()
+            try file.write(Array(first[..<sector]), at: HostOffset(0))
+            try file.flush()
         }
-        try file.flush()
-        try file.write(Array(first[..<sector]), at: HostOffset(0))
-        try file.flush()
+    }
+
+    /// Says of an I/O error what was being written, in QEMU's words.
+    private static func writing(
+        _ part: String, _ body: () throws(ColdframeError) -> Void
+    ) throws(ColdframeError) {
+        do { try body() } catch {
+            guard error.code == .io else { throw error }
+            throw ColdframeError(
+                error.code, "Could not write \(part): \(SystemError.text(errno: error.errno))", errno: error.errno)
+        }
     }
 
     private static func writeTables(

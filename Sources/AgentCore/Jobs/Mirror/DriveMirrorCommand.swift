@@ -24,7 +24,8 @@ private func driveMirror(_ arguments: DriveMirror, _ agent: Agent) async throws 
     }
     let request = DriveTarget.Request(
         filename: arguments.target, format: arguments.format, mode: arguments.mode, nodeName: arguments.nodeName,
-        discards: arguments.unmap ?? true)
+        // As the source does: `unmap` is about what the mirror makes zero.
+        discards: source.currentOptions?.discard == .unmap)
     // What is below is there from the beginning: parts of clusters that are written show the rest of it.
     let backing: DriveTarget.Backing =
         switch sync {
