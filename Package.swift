@@ -53,6 +53,7 @@ let modules: [(name: String, path: String, dependencies: [Target.Dependency])] =
     ("CopyOnReadFilter", "Plugins/Filters/CopyOnRead", ["BlockCopying"]),
     ("PreallocateFilter", "Plugins/Filters/Preallocate", []),
     ("BlklogwritesFilter", "Plugins/Filters/Blklogwrites", ["QMPWire"]),
+    ("BlkverifyFilter", "Plugins/Filters/Blkverify", ["BlockCopying"]),
     ("BlkdebugFilter", "Plugins/Filters/Blkdebug", ["QMPWire"]),
     ("SnapshotFilter", "Plugins/Filters/Snapshot", []),
     ("ThrottleFilter", "Plugins/Filters/Throttle", ["QMPWire"]),

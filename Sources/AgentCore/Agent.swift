@@ -76,7 +76,7 @@ public final class Agent {
             factories: modules.flatMap(\.blockDrivers),
             gate: ImageReferenceGate(allowedFolders: configuration.allowedBackingFolders),
             openImages: try directories.map { try OpenImages(stateDirectory: $0.state, logger: configuration.logger) },
-            post: post)
+            logger: configuration.logger, post: post)
         graph.findObject = { [objects] in objects.find($0) }
         if let recorder {
             graph.record = { shape in try await recorder.follow(shape) }

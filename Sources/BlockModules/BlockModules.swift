@@ -1,5 +1,6 @@
 import BlkdebugFilter
 import BlklogwritesFilter
+import BlkverifyFilter
 import ColdframeKit
 import CompressFilter
 import CopyBeforeWriteFilter
@@ -34,6 +35,7 @@ public enum BlockModules {
         PreallocateModule.module,
         BlklogwritesModule.module,
         BlkdebugModule.module,
+        BlkverifyModule.module,
         SnapshotModule.module,
         ThrottleModule.module,
         FatFilesystemModule.module,

@@ -10,6 +10,8 @@ final class StandInGraph: OpenContext, CreateContext {
     let autoReadOnly = true
     private let nodes: [String: BlockNode]
     private let asked: (@Sendable (String) -> Void)?
+    /// The nodes that hold the disk which the driver shows.
+    private(set) var shownNames: [String] = []
 
     init(_ nodes: [String: BlockNode], isReadOnly: Bool = false, asked: (@Sendable (String) -> Void)? = nil) {
         self.nodes = nodes
@@ -22,6 +24,7 @@ final class StandInGraph: OpenContext, CreateContext {
             asked?("child \(name)")
             throw ColdframeError(.notFound, "The image asks for a child '\(name)' that nobody named")
         }
+        if role == .filtered || role == .replica { shownNames.append(node) }
         return found
     }
 

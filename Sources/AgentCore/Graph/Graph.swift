@@ -1,5 +1,6 @@
 import ColdframeKit
 import LinuxSystem
+import Logging
 import QAPI
 import QMPWire
 
@@ -18,12 +19,15 @@ public final class Graph {
     /// nil for an agent that keeps no state.
     let openImages: OpenImages?
     private let post: @Sendable @AgentActor (_ event: String, _ data: JSONObject) -> Void
+    let logger: Logger
 
     init(
         factories: [any BlockDriverFactory], gate: ImageReferenceGate, openImages: OpenImages? = nil,
+        logger: Logger = Logger(label: "graph") { _ in SwiftLogNoOpLogHandler() },
         post: @escaping @Sendable @AgentActor (_ event: String, _ data: JSONObject) -> Void = { _, _ in }
     ) {
         self.post = post
+        self.logger = logger
         self.factories = Dictionary(factories.map { ($0.driverName, $0) }, uniquingKeysWith: { first, _ in first })
         self.gate = gate
         self.openImages = openImages

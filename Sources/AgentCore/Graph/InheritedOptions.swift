@@ -17,7 +17,7 @@ struct InheritedOptions {
         forceShare = parent.forceShare
         cache = parent.cache
         switch role {
-        case .image, .data, .filtered, .observed, .copyTarget:
+        case .image, .data, .filtered, .observed, .copyTarget, .replica:
             isReadOnly = parent.readOnly
             discard = .unmap
         case .backing:

@@ -1,4 +1,5 @@
 import ColdframeKit
+import Logging
 import QAPI
 import QMPWire
 
@@ -153,6 +154,8 @@ final class NodeOpening: OpenContext {
         }
     }
 
+    var logger: Logger { graph.logger }
+
     /// The driver is open: its children's users are recorded.
     func adopt(as node: GraphNode) throws {
         if let frozen {
@@ -207,6 +210,10 @@ final class NodeOpening: OpenContext {
             NodeUse(
                 kind, role: name, permissions: mayWrite ? .write : [], shared: [.consistentRead, .writeUnchanged],
                 handle: handle)
+        case .replica:
+            NodeUse(
+                kind, role: name, permissions: [], shared: [.consistentRead, .writeUnchanged], handle: handle,
+                followsUsers: true)
         }
     }
 }

@@ -23,6 +23,8 @@ final class NodeUse {
     fileprivate var ownShared: NodePermissions
     /// The edge of a filter that promises its users what is below: a commit, which changes the images there.
     private let hidesContent: Bool
+    /// It needs of its child what the parent's own users need of the parent.
+    private let followsUsers: Bool
     /// What the user does its I/O with; it follows the use to another node. nil for one that does none.
     let handle: BlockNode?
     /// Of a job: its filter. Those who come through it do not stand in the job's way, nor it in theirs.
@@ -32,7 +34,7 @@ final class NodeUse {
 
     init(
         _ kind: Kind, role: String, permissions: NodePermissions, shared: NodePermissions, handle: BlockNode? = nil,
-        hidesContent: Bool = false, filter: GraphNode? = nil
+        hidesContent: Bool = false, followsUsers: Bool = false, filter: GraphNode? = nil
     ) {
         self.kind = kind
         self.role = role
@@ -40,6 +42,7 @@ final class NodeUse {
         ownShared = shared
         self.handle = handle
         self.hidesContent = hidesContent
+        self.followsUsers = followsUsers
         self.filter = filter
     }
 
@@ -81,6 +84,9 @@ final class NodeUse {
         return parent
     }
 
+    /// What its own parent's users need and forbid counts here too.
+    var dependsOnUsers: Bool { followsUsers || throughFilter != nil || parent?.backingUse === self }
+
     /// What it needs and forbids, with the wishes of those above it, but for what comes through `filter`. `more` is a
     /// user of its parent who is not there yet.
     fileprivate func demand(with more: NodeDemand? = nil, leavingOut filter: GraphNode? = nil) -> NodeDemand {
@@ -91,7 +97,7 @@ final class NodeUse {
             return demand
         }
         let above = parent.uses.map { $0.demand(leavingOut: filter) } + (more.map { [$0] } ?? [])
-        if throughFilter != nil {
+        if followsUsers || throughFilter != nil {
             for user in above {
                 demand.permissions.formUnion(user.permissions)
                 demand.shared.formIntersection(user.shared)
@@ -182,8 +188,8 @@ extension GraphNode {
             try needed.check(against: other, node: name)
             try other.check(against: needed, node: name)
         }
-        for edge in [filtered?.use, backingUse] {
-            guard let edge, let child = edge.node else { continue }
+        for edge in children where edge.dependsOnUsers {
+            guard let child = edge.node else { continue }
             try child.check(leavingOut: ignored + [edge], own: own) { filter in
                 // Who comes to the filter itself comes through it.
                 edge.demand(with: edge.parent === filter ? nil : demand(filter), leavingOut: filter)

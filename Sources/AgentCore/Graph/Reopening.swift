@@ -1,4 +1,5 @@
 import ColdframeKit
+import Logging
 import QAPI
 import QMPWire
 
@@ -124,8 +125,8 @@ final class Reopening {
         // The node may get another backing image, or a job's filter, while a child is opened: edges are known by identity.
         for edge in node.children where edge !== node.backingUse {
             guard let child = edge.node, node.children.contains(where: { $0 === edge }) else { continue }
-            // What a filter shows is needed as the filter is.
-            let isShown = edge === node.filtered?.use
+            // What is needed as the node itself is needed.
+            let isShown = edge.dependsOnUsers
             var edge = edge
             if !child.isMonitorOwned, child.block.isReadOnly != isReadOnly, var options = child.currentOptions {
                 options.readOnly = isReadOnly
@@ -209,6 +210,8 @@ private final class ReopenContext: OpenContext {
             Task { @AgentActor in graph?.reportCorruption(of: name, corruption) }
         }
     }
+
+    var logger: Logger { graph.logger }
 }
 
 extension Graph {

@@ -1,3 +1,4 @@
+import Logging
 import QAPI
 
 /// What a module contributes for one value of `BlockdevDriver`.
@@ -80,6 +81,8 @@ public protocol OpenContext: AnyObject {
     func snapshot(ofChild name: String, id: String?, tag: String?) async throws -> any SnapshotLease
     /// What the driver calls, on any thread, when it finds the image damaged (`BLOCK_IMAGE_CORRUPTED`).
     func corruptionReport() -> @Sendable (ImageCorruption) -> Void
+    /// For what people have to know and no answer tells.
+    var logger: Logger { get }
 }
 
 extension OpenContext {
@@ -93,6 +96,9 @@ extension OpenContext {
     public func frozenLayers(ofChild name: String, downTo bottom: String) throws -> [BlockNode] {
         throw ColdframeError(.notFound, "Bottom node '\(bottom)' not found")
     }
+
+    /// Kept nowhere, for contexts without a log.
+    public var logger: Logger { Logger(label: nodeName) { _ in SwiftLogNoOpLogHandler() } }
 
     /// None, for contexts without objects.
     public func object(id: String) -> (any UserObject)? { nil }
@@ -139,12 +145,14 @@ public enum ChildRole: Sendable {
     case observed
     /// Written by a filter beside what it shows; others may read it.
     case copyTarget
+    /// One of several that hold the disk that the parent shows: needed as the parent itself is needed, and written by nobody else.
+    case replica
 
     /// The parent writes to it by itself.
     public var isWritten: Bool {
         switch self {
         case .image, .data, .copyTarget: true
-        case .backing, .filtered, .observed: false
+        case .backing, .filtered, .observed, .replica: false
         }
     }
 }
