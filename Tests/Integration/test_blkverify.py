@@ -121,6 +121,20 @@ def test_nobody_else_writes_the_nodes(agent, directory):
         .startswith("GenericError: Node 'small' of 4194304 bytes cannot verify node 'big' of 8388608")
 
 
+def test_a_format_above_grows_both(agent, directory):
+    agent.execute("nbd-server-start", addr={"type": "unix", "data": {"path": str(directory / "nbd.sock")}})
+    files = {node: {"driver": "file", "filename": str(images.create(directory / f"{node}.qcow2", "8M"))}
+             for node in ("test", "raw")}
+    agent.execute("blockdev-add", driver="qcow2", node_name="img", file={"driver": "blkverify", **files})
+    agent.execute("block-export-add", type="nbd", id="e", node_name="img", name="v", writable=True)
+    assert qemu_io(directory, "write -P 1 1M 4M", "read -P 1 1M 4M") == []
+    agent.execute("block-export-del", id="e", mode="hard")
+    agent.execute("blockdev-del", node_name="img")
+    assert (directory / "test.qcow2").read_bytes() == (directory / "raw.qcow2").read_bytes()
+    images.check(directory / "test.qcow2")
+    assert images.has_pattern(directory / "test.qcow2", 1, MEBIBYTE, 4 * MEBIBYTE, form="qcow2")
+
+
 def test_writers_and_readers_at_once_are_no_differences(agent, directory):
     agent.execute("nbd-server-start", addr={"type": "unix", "data": {"path": str(directory / "nbd.sock")}})
     verified(agent, directory)

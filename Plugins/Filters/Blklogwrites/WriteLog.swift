@@ -107,7 +107,7 @@ final class WriteLog: Sendable {
 
     private func reach(_ end: UInt64) throws(ColdframeError) {
         guard end > node.byteCount else { return }
-        guard let driver = node.driver as? any Resizable else {
+        guard let driver = node.driver as? any Growable else {
             throw ColdframeError(
                 .io, "Log '\(node.name)' is full, and driver '\(node.driver.driverName)' has a fixed size",
                 errno: Errno.noSpace)

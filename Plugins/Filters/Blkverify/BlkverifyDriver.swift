@@ -6,7 +6,7 @@ import LinuxSystem
 ///
 /// A request reserves its range. So the two nodes are read between the same two writes, and two writes of the same place come to
 /// both in the same order.
-final class BlkverifyDriver: BlockDriver, Filtering {
+final class BlkverifyDriver: BlockDriver, Growable, Filtering {
     /// What is compared at a time, so that a read takes no more memory than this beside its own.
     private static let pieceByteCount = 256 << 10
 
@@ -116,6 +116,18 @@ final class BlkverifyDriver: BlockDriver, Filtering {
 
     func extents(at offset: UInt64, byteCount: UInt64, limit: Int) throws(ColdframeError) -> [Extent] {
         try agreedExtents(of: [test, raw], at: offset, byteCount: byteCount, limit: limit)
+    }
+
+    // MARK: Size
+
+    /// `raw` first, which may be the larger of the two.
+    func grow(toByteCount newSize: UInt64) throws(ColdframeError) {
+        for node in [raw, test] where node.byteCount < newSize {
+            guard let driver = node.driver as? any Resizable else {
+                throw ColdframeError(.unsupported, "Node '\(node.name)' has a fixed size", errno: Errno.noSpace)
+            }
+            try driver.resize(toByteCount: newSize)
+        }
     }
 
     // MARK: Comparing

@@ -124,8 +124,7 @@ final class PreallocateDriver: BlockDriver, Resizable, Filtering, OwnershipFollo
     }
 
     private func resizeFile(_ byteCount: UInt64, growing isGrowth: Bool = false) throws(ColdframeError) {
-        let driver = try resizableBelow()
-        try isGrowth ? driver.grow(toByteCount: byteCount) : driver.resize(toByteCount: byteCount)
+        try isGrowth ? growBelow(toByteCount: byteCount) : resizableBelow().resize(toByteCount: byteCount)
     }
 
     // MARK: Requests

@@ -69,12 +69,12 @@ final class BlockAllocation: Sendable {
         let end = image.offset(ofBlock: place + 1)
         let size = image.file.byteCount
         if end > size {
-            guard let resizable = image.file.driver as? any Resizable else {
+            guard let driver = image.file.driver as? any Growable else {
                 throw ColdframeError(
                     .unsupported,
                     "The image cannot grow: driver '\(image.file.driver.driverName)' has a fixed size", errno: 28)
             }
-            try resizable.grow(toByteCount: end)
+            try driver.grow(toByteCount: end)
         }
         guard start < size else { return }
         // Left behind by a crash. It must not come back after the entry.

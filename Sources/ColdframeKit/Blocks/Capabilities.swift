@@ -62,12 +62,15 @@ public protocol VMStateReader: AnyObject, Sendable {
     func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ColdframeError)
 }
 
-/// Can change its size while open.
-public protocol Resizable: BlockDriver {
-    func resize(toByteCount: UInt64) throws(ColdframeError)
-    /// Makes the disk longer, at least so long, for a format that knows itself where its data ends: more may be added. New space
-    /// reads as zeros. The default is `resize`.
+/// Gives more space to a format above, which knows itself where its data ends.
+public protocol Growable: BlockDriver {
+    /// Makes the disk longer, at least so long: more may be added. New space reads as zeros.
     func grow(toByteCount: UInt64) throws(ColdframeError)
+}
+
+/// Can change its size while open. Its `grow` is `resize`, unless it says otherwise.
+public protocol Resizable: Growable {
+    func resize(toByteCount: UInt64) throws(ColdframeError)
 }
 
 extension Resizable {

@@ -56,14 +56,22 @@ extension Filtering where Self: Resizable {
     }
 
     public func grow(toByteCount byteCount: UInt64) throws(ColdframeError) {
-        try resizableBelow().grow(toByteCount: byteCount)
+        try growBelow(toByteCount: byteCount)
+    }
+
+    /// Gives more space to the format above, from the node below; QEMU's text if that cannot.
+    public func growBelow(toByteCount byteCount: UInt64) throws(ColdframeError) {
+        guard let driver = shown.driver as? any Growable else { throw Self.fixedSize }
+        try driver.grow(toByteCount: byteCount)
     }
 
     /// The driver below, if it can change its size; QEMU's text if not.
     public func resizableBelow() throws(ColdframeError) -> any Resizable {
-        guard let driver = shown.driver as? any Resizable else {
-            throw ColdframeError(.unsupported, "Image format driver does not support resize")
-        }
+        guard let driver = shown.driver as? any Resizable else { throw Self.fixedSize }
         return driver
+    }
+
+    private static var fixedSize: ColdframeError {
+        ColdframeError(.unsupported, "Image format driver does not support resize")
     }
 }

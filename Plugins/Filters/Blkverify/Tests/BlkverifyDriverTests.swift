@@ -144,6 +144,13 @@ struct BlkverifyDriverTests {
         #expect(filter.displayFilename == "blkverify:memory::memory:")
     }
 
+    @Test func bothGrow() throws {
+        let filter = filter()
+        try filter.grow(toByteCount: 1 << 17)
+        #expect(filter.byteCount == 1 << 17 && raw.byteCount == 1 << 17)
+        #expect(try filter.readBytes(0, 1 << 17).count == 1 << 17)
+    }
+
     @Test func aRawNodeThatHasBecomeSmallerIsAnError() throws {
         let filter = filter()
         try raw.resize(toByteCount: 4096)

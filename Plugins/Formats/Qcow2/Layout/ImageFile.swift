@@ -124,7 +124,9 @@ final class ImageFile: Sendable {
         growth.lock()
         defer { growth.unlock() }
         guard wanted > byteCount else { return }
-        try resize(wanted, growing: true)
+        guard let driver = node.driver as? any Growable else { throw fixedSize }
+        try driver.grow(toByteCount: wanted)
+        noteByteCount()
     }
 
     /// Cuts the file, if its kind can be cut; nothing behind `wanted` may be in use.
@@ -132,18 +134,18 @@ final class ImageFile: Sendable {
         growth.lock()
         defer { growth.unlock() }
         guard wanted < byteCount else { return }
-        try resize(wanted)
+        guard let driver = node.driver as? any Resizable else { throw fixedSize }
+        try driver.resize(toByteCount: wanted)
+        noteByteCount()
     }
 
-    private func resize(_ wanted: UInt64, growing isGrowth: Bool = false) throws(ColdframeError) {
-        guard let resizable = node.driver as? any Resizable else {
-            throw ColdframeError(
-                .unsupported,
-                "Image file '\(node.driver.displayFilename)' cannot grow: driver '\(node.driver.driverName)' has a fixed size",
-                errno: 28)
-        }
-        try isGrowth ? resizable.grow(toByteCount: wanted) : resizable.resize(toByteCount: wanted)
-        // A device keeps its size.
-        knownByteCount.store(node.byteCount, ordering: .releasing)
+    /// A device keeps its size, and some files grow by more.
+    private func noteByteCount() { knownByteCount.store(node.byteCount, ordering: .releasing) }
+
+    private var fixedSize: ColdframeError {
+        ColdframeError(
+            .unsupported,
+            "Image file '\(node.driver.displayFilename)' cannot grow: driver '\(node.driver.driverName)' has a fixed size",
+            errno: 28)
     }
 }

@@ -303,7 +303,12 @@ final class ClusterStore: Sendable {
             while end > floor, try state.refcounts.refcount(ofCluster: end - 1) == 0 { end -= 1 }
             return end
         }
-        try file.truncate(toByteCount: max(openedByteCount, end << UInt64(geometry.clusterBits)))
+        do throws(ColdframeError) {
+            try file.truncate(toByteCount: max(openedByteCount, end << UInt64(geometry.clusterBits)))
+        } catch {
+            // What grows and cannot be cut stays so long.
+            guard error.code == .unsupported else { throw error }
+        }
         try file.flush()
     }
 }

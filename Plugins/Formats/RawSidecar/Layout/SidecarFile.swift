@@ -82,13 +82,13 @@ final class SidecarFile: Sendable {
         growth.lock()
         defer { growth.unlock() }
         guard wanted > byteCount else { return }
-        guard let resizable = node.driver as? any Resizable else {
+        guard let driver = node.driver as? any Growable else {
             throw ColdframeError(
                 .unsupported,
                 "Sidecar '\(path)' cannot grow: driver '\(node.driver.driverName)' has a fixed size", errno: 28)
         }
         let step = Self.growthByteCount
-        try resizable.grow(toByteCount: wanted < step ? roundUp(wanted) : (wanted + step - 1) & ~(step - 1))
+        try driver.grow(toByteCount: wanted < step ? roundUp(wanted) : (wanted + step - 1) & ~(step - 1))
         knownByteCount.store(node.byteCount, ordering: .releasing)
     }
 
