@@ -54,6 +54,7 @@ let modules: [(name: String, path: String, dependencies: [Target.Dependency])] =
     ("PreallocateFilter", "Plugins/Filters/Preallocate", []),
     ("BlklogwritesFilter", "Plugins/Filters/Blklogwrites", ["QMPWire"]),
     ("BlkverifyFilter", "Plugins/Filters/Blkverify", ["BlockCopying"]),
+    ("QuorumFilter", "Plugins/Filters/Quorum", ["BlockCopying", "QMPWire"]),
     ("BlkdebugFilter", "Plugins/Filters/Blkdebug", ["QMPWire"]),
     ("SnapshotFilter", "Plugins/Filters/Snapshot", []),
     ("ThrottleFilter", "Plugins/Filters/Throttle", ["QMPWire"]),

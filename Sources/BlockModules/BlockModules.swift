@@ -10,6 +10,7 @@ import FileProtocol
 import NullProtocol
 import PreallocateFilter
 import Qcow2Format
+import QuorumFilter
 import RawFormat
 import RawSidecarFormat
 import SnapshotFilter
@@ -36,6 +37,7 @@ public enum BlockModules {
         BlklogwritesModule.module,
         BlkdebugModule.module,
         BlkverifyModule.module,
+        QuorumModule.module,
         SnapshotModule.module,
         ThrottleModule.module,
         FatFilesystemModule.module,

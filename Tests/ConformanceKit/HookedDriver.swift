@@ -2,7 +2,7 @@ import ColdframeKit
 
 /// Asks a test before each request, and then passes it on: the test may wait, count, or throw for the request to fail.
 public final class HookedDriver: BlockDriver, Resizable {
-    public enum Request: Sendable { case read, write, writeZeroes, flush, extents }
+    public enum Request: Sendable { case read, write, writeZeroes, flush, extents, resize }
     public typealias Hook = @Sendable (_ request: Request, _ range: Range<UInt64>) throws(ColdframeError) -> Void
 
     private let inner: any BlockDriver & Resizable
@@ -65,6 +65,10 @@ public final class HookedDriver: BlockDriver, Resizable {
         return list.extents
     }
 
-    public func resize(toByteCount: UInt64) throws(ColdframeError) { try inner.resize(toByteCount: toByteCount) }
+    public func resize(toByteCount: UInt64) throws(ColdframeError) {
+        try hook(.resize, 0..<toByteCount)
+        try inner.resize(toByteCount: toByteCount)
+    }
+
     public func close() throws(ColdframeError) { try inner.close() }
 }

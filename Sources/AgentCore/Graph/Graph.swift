@@ -19,6 +19,8 @@ public final class Graph {
     /// nil for an agent that keeps no state.
     let openImages: OpenImages?
     private let post: @Sendable @AgentActor (_ event: String, _ data: JSONObject) -> Void
+    /// For what happens on threads of data, as often as a guest likes.
+    let limitedEvents: LimitedEvents
     let logger: Logger
 
     init(
@@ -28,6 +30,7 @@ public final class Graph {
     ) {
         self.post = post
         self.logger = logger
+        limitedEvents = LimitedEvents(post: post)
         self.factories = Dictionary(factories.map { ($0.driverName, $0) }, uniquingKeysWith: { first, _ in first })
         self.gate = gate
         self.openImages = openImages

@@ -130,15 +130,29 @@ extension GraphNode {
     fileprivate func definition(isRoot: Bool) -> JSONObject? {
         guard var object = options?.object else { return nil }
         object["node-name"] = isRoot || !name.hasPrefix("#") ? .string(name) : nil
+        var lists: [String: [JSONValue]] = [:]
         for edge in children {
             guard let child = edge.node?.defined else { continue }
+            let value: JSONValue
             if child.standsAlone {
-                object[edge.role] = .string(child.name)
+                value = .string(child.name)
             } else if let definition = child.definition(isRoot: false) {
-                object[edge.role] = .object(definition)
+                value = .object(definition)
+            } else {
+                continue
             }
+            if let list = edge.listName { lists[list, default: []].append(value) } else { object[edge.role] = value }
         }
+        for (name, list) in lists { object[name] = .array(list) }
         if backingUse == nil, block.driver is any Backed { object["backing"] = .null }
         return object
+    }
+}
+
+extension NodeUse {
+    /// Of the edge to one of a list of children, NAME.3: the list's name, which is an option of the parent.
+    var listName: String? {
+        guard let dot = role.lastIndex(of: "."), UInt(role[role.index(after: dot)...]) != nil else { return nil }
+        return String(role[..<dot])
     }
 }

@@ -154,6 +154,10 @@ final class NodeOpening: OpenContext {
         }
     }
 
+    func eventReport() -> @Sendable (_ name: String, _ data: JSONObject) -> Void {
+        graph.limitedEvents.post
+    }
+
     var logger: Logger { graph.logger }
 
     /// The driver is open: its children's users are recorded.

@@ -175,6 +175,15 @@ private final class ReopenContext: OpenContext {
         try existing(name)
     }
 
+    func children(
+        _ name: String, _ references: [BlockdevRef], role: ChildRole, taking: [BlockPermission]
+    ) async throws -> [ListedChild] {
+        try node.children.compactMap { edge in
+            guard edge.listName == name else { return nil }
+            return ListedChild(name: edge.role, node: try existing(edge.role))
+        }
+    }
+
     private func existing(_ name: String) throws -> BlockNode {
         guard let handle = node.children.first(where: { $0.role == name })?.handle else {
             throw ColdframeError(.invalidArgument, "Cannot change the option '\(name)'")
@@ -209,6 +218,10 @@ private final class ReopenContext: OpenContext {
         return { [weak graph] corruption in
             Task { @AgentActor in graph?.reportCorruption(of: name, corruption) }
         }
+    }
+
+    func eventReport() -> @Sendable (_ name: String, _ data: JSONObject) -> Void {
+        graph.limitedEvents.post
     }
 
     var logger: Logger { graph.logger }

@@ -77,7 +77,8 @@ struct AgentRecord: Sendable, Equatable {
 
     /// Of the nodes that are defined inside others.
     private static func innerNodeNames(_ definition: JSONValue) -> [String] {
-        (definition.objectValue ?? [:]).flatMap { _, member -> [String] in
+        let members = definition.objectValue?.map { $0.1 } ?? definition.arrayValue ?? []
+        return members.flatMap { member -> [String] in
             guard let name = member["node-name"]?.stringValue else { return innerNodeNames(member) }
             return [name] + innerNodeNames(member)
         }

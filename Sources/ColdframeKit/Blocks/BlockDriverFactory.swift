@@ -1,5 +1,6 @@
 import Logging
 import QAPI
+import QMPWire
 
 /// What a module contributes for one value of `BlockdevDriver`.
 public protocol BlockDriverFactory: Sendable {
@@ -66,6 +67,11 @@ public protocol OpenContext: AnyObject {
     /// own view. While the new node lives nobody takes one of them away or puts something in between. QEMU's text if there is
     /// no such node, or if somebody else has frozen the chain.
     func frozenLayers(ofChild name: String, downTo bottom: String) throws -> [BlockNode]
+    /// A list of children: edges `NAME.0`, `NAME.1` and so on, in the order of the references. A node that is opened anew has those
+    /// that it has, whatever their numbers are by now.
+    func children(
+        _ name: String, _ references: [BlockdevRef], role: ChildRole, taking: [BlockPermission]
+    ) async throws -> [ListedChild]
     /// A dirty bitmap of any node that nobody is at; QEMU's text if there is none.
     func bitmap(named name: String, node nodeName: String) throws -> DirtyBitmap
     /// An object that a client has made; nil if there is none of that id.
@@ -81,8 +87,21 @@ public protocol OpenContext: AnyObject {
     func snapshot(ofChild name: String, id: String?, tag: String?) async throws -> any SnapshotLease
     /// What the driver calls, on any thread, when it finds the image damaged (`BLOCK_IMAGE_CORRUPTED`).
     func corruptionReport() -> @Sendable (ImageCorruption) -> Void
+    /// What the driver calls, on any thread, to tell all monitors of something that its users or its image can cause as often as
+    /// they like: of a kind, and of a `node-name` in its data, one event in a second is sent, and the last of those that came between.
+    func eventReport() -> @Sendable (_ name: String, _ data: JSONObject) -> Void
     /// For what people have to know and no answer tells.
     var logger: Logger { get }
+}
+
+/// One of a list of children, with the name of its edge.
+public struct ListedChild: Sendable {
+    public let name: String
+    public let node: BlockNode
+    public init(name: String, node: BlockNode) {
+        self.name = name
+        self.node = node
+    }
 }
 
 extension OpenContext {
@@ -96,6 +115,23 @@ extension OpenContext {
     public func frozenLayers(ofChild name: String, downTo bottom: String) throws -> [BlockNode] {
         throw ColdframeError(.notFound, "Bottom node '\(bottom)' not found")
     }
+
+    public func children(
+        _ name: String, _ references: [BlockdevRef], role: ChildRole, taking: [BlockPermission]
+    ) async throws -> [ListedChild] {
+        var list: [ListedChild] = []
+        for (index, reference) in references.enumerated() {
+            let edge = "\(name).\(index)"
+            list.append(
+                ListedChild(
+                    name: edge,
+                    node: try await child(edge, reference, role: role, taking: taking, unsharing: [])))
+        }
+        return list
+    }
+
+    /// Heard by nobody, for contexts without monitors.
+    public func eventReport() -> @Sendable (_ name: String, _ data: JSONObject) -> Void { { _, _ in } }
 
     /// Kept nowhere, for contexts without a log.
     public var logger: Logger { Logger(label: nodeName) { _ in SwiftLogNoOpLogHandler() } }
