@@ -26,8 +26,11 @@ func registerChainCommands(_ registry: any CommandRegistry, agent: Agent) {
         agent.catalogue.changed()
         return QAPIEmpty()
     }
-    registry.register(XBlockdevChangeCommand.self, touches: { [$0.parent] }) { arguments in
-        try refuseChildren(arguments, graph: graph)
+    registry.register(
+        XBlockdevChangeCommand.self, touches: { Set([$0.parent, $0.node].compactMap(\.self)) }
+    ) { arguments in
+        try await agent.lane.run { try await changeChildren(arguments, graph: graph) }
+        agent.catalogue.changed()
         return QAPIEmpty()
     }
 }
@@ -90,23 +93,22 @@ private func reopen(_ arguments: BlockdevReopenArguments, _ agent: Agent) async 
     try await graph.recordShape()
 }
 
-/// No driver of the agent takes children in or lets them go.
 @AgentActor
-private func refuseChildren(_ arguments: XBlockdevChangeArguments, graph: Graph) throws {
+private func changeChildren(_ arguments: XBlockdevChangeArguments, graph: Graph) async throws {
     let parent = try graph.find(deviceOrNode: arguments.parent)
     switch (arguments.child, arguments.node) {
     case (nil, nil): throw ColdframeError(.invalidArgument, "Either child or node must be specified")
     case (_?, _?): throw ColdframeError(.invalidArgument, "The parameters child and node are in conflict")
-    case (let child?, nil):
-        guard parent.child(child) != nil else {
-            throw ColdframeError(.notFound, "Node '\(parent.name)' does not have child '\(child)'")
+    case (let name?, nil):
+        guard let edge = parent.children.first(where: { $0.role == name }) else {
+            throw ColdframeError(.notFound, "Node '\(parent.name)' does not have child '\(name)'")
         }
-        throw ColdframeError(.unsupported, "The node \(parent.name) does not support removing a child")
+        try await graph.removeChild(edge, from: parent)
     case (nil, let name?):
-        guard graph.find(nodeName: name) != nil else {
+        guard let node = graph.find(nodeName: name) else {
             throw ColdframeError(.notFound, "Node '\(name)' not found")
         }
-        throw ColdframeError(.unsupported, "The node \(parent.name) does not support adding a child")
+        try await graph.addChild(node, to: parent)
     }
 }
 

@@ -1,4 +1,5 @@
 import LinuxSystem
+import QAPI
 
 // A caller asks a driver for the capability it needs (`driver as? any SnapshotBearing`), never for its type, and names
 // the missing one in the error.
@@ -177,6 +178,21 @@ public protocol MomentReadable: BlockDriver {
     func discardMoment(at offset: UInt64, byteCount: UInt64) throws(ColdframeError)
     /// As `extents`, of the moment.
     func momentExtents(at offset: UInt64, byteCount: UInt64, limit: Int) throws(ColdframeError) -> [Extent]
+}
+
+/// Takes children in and lets them go while it is open (`x-blockdev-change`).
+///
+/// The methods change nothing but what the driver itself knows and do no I/O. They are called one at a time, only while the gates
+/// of all who reach the driver are closed and nobody is inside.
+public protocol ChildChanging: BlockDriver {
+    /// What the next child's edge would be called, and its role; throws if the driver takes no more.
+    func nextChild() throws(ColdframeError) -> (name: String, role: ChildRole, taking: [BlockPermission])
+    /// Takes a node in, under the name that `nextChild` said; throws if it is no such node as the driver needs.
+    func addChild(_ node: BlockNode, name: String) throws(ColdframeError)
+    /// Throws if the driver needs the child.
+    func checkRemovable(childNamed name: String) throws(ColdframeError)
+    /// Lets one of its children go.
+    func removeChild(named name: String)
 }
 
 /// Holds requests back for a time of its own (`throttle`).
