@@ -29,4 +29,6 @@ extension QuorumDriver: ChildChanging {
     }
 
     func removeChild(named name: String) { list.withLock { $0.remove(name) } }
+
+    func childBecameWhole(named name: String) { children.first { $0.name == name }?.becomeWhole() }
 }

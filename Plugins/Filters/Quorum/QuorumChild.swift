@@ -66,6 +66,14 @@ final class QuorumChild: Sendable {
         }
     }
 
+    /// Another node holds everything in its place.
+    func becomeWhole() {
+        missed.withLock { missed in
+            missed = nil
+            hasMissedAny.store(false, ordering: .releasing)
+        }
+    }
+
     /// 64 KiB, and more where that would take over a MiB of memory.
     private var granularity: UInt32 {
         var granularity: UInt32 = 65536

@@ -24,7 +24,7 @@ final class NodeUse {
     /// The edge of a filter that promises its users what is below: a commit, which changes the images there.
     private let hidesContent: Bool
     /// It needs of its child what the parent's own users need of the parent.
-    private let followsUsers: Bool
+    let followsUsers: Bool
     /// What the user does its I/O with; it follows the use to another node. nil for one that does none.
     let handle: BlockNode?
     /// Of a job: its filter. Those who come through it do not stand in the job's way, nor it in theirs.

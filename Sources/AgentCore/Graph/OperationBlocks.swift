@@ -16,7 +16,7 @@ extension GraphNode {
             }
             guard let parent = use.parent, use.role == "backing", !parent.isFilter else { continue }
             switch operation {
-            case .backupSource, .backupTarget, .commitTarget, .stream, .replace: continue
+            case .backupSource, .backupTarget, .commitTarget, .stream: continue
             default:
                 throw ColdframeError(
                     .busy, "Node '\(name)' is busy: node is used as backing hd of '\(parent.name)'")

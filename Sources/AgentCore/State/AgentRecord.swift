@@ -55,12 +55,14 @@ struct AgentRecord: Sendable, Equatable {
         items.removeAll { $0.kind == .node && !$0.isConfigured && elsewhere.contains($0.name) }
         sortNodes(by: shape.order)
         var moved: [(RecordedItem, String)] = []
+        var hasLateNodes = false
         for item in items {
-            guard item.kind == .export, let nodeName = shape.exports[item.name], item.shownNodeName != nodeName else {
-                continue
-            }
-            moved.append((item, "export '\(item.name)' shows node '\(nodeName)'"))
-            // Behind the node, which may have been made after it.
+            guard item.kind == .export, let nodeName = shape.exports[item.name] else { continue }
+            let isElsewhere = item.shownNodeName != nodeName
+            guard isElsewhere || stands(item, before: nodeName) else { continue }
+            if isElsewhere { moved.append((item, "export '\(item.name)' shows node '\(nodeName)'")) }
+            hasLateNodes = true
+            // Behind the node, which may have been made after it, or stand on one that was.
             add(item.showing(nodeName: nodeName))
         }
         if let guest {
@@ -70,7 +72,8 @@ struct AgentRecord: Sendable, Equatable {
                 moved.append((guest, "the guest's disk '\(name)' is on node '\(nodeName)'"))
             }
             // Behind them, and behind the exports, which may be its disks.
-            if !moved.isEmpty { add(guest.serving(shape.disks, overriding: true)) }
+            let isLate = shape.disks.values.contains { stands(guest, before: $0) }
+            if hasLateNodes || isLate || !moved.isEmpty { add(guest.serving(shape.disks, overriding: true)) }
         }
         return moved
     }
@@ -81,6 +84,15 @@ struct AgentRecord: Sendable, Equatable {
         return members.flatMap { member -> [String] in
             guard let name = member["node-name"]?.stringValue else { return innerNodeNames(member) }
             return [name] + innerNodeNames(member)
+        }
+    }
+
+    /// The node is made later, by a command of its own or inside another.
+    private func stands(_ item: RecordedItem, before nodeName: String) -> Bool {
+        guard let place = items.firstIndex(where: { $0.isRival(of: item) }) else { return false }
+        return items[place...].contains {
+            $0.kind == .node
+                && ($0.name == nodeName || Self.innerNodeNames(.object($0.arguments)).contains(nodeName))
         }
     }
 

@@ -193,6 +193,8 @@ public protocol ChildChanging: BlockDriver {
     func checkRemovable(childNamed name: String) throws(ColdframeError)
     /// Lets one of its children go.
     func removeChild(named name: String)
+    /// One of its children has been put on a node that holds all that the driver shows.
+    func childBecameWhole(named name: String)
 }
 
 /// Holds requests back for a time of its own (`throttle`).

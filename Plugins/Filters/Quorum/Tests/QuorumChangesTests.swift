@@ -29,4 +29,14 @@ import Testing
         quorum.removeChild(named: "children.4")
         #expect(try quorum.nextChild().name == "children.4")
     }
+
+    @Test func aChildInWhosePlaceAnotherCameHasMissedNothing() throws {
+        let fixture = QuorumFixture("aa")
+        let fault = Fault(.write)
+        let quorum = try fixture.open(threshold: 1) { $0 == 1 ? fault.above($1) : nil }
+        try quorum.writeBytes([1], at: 0)
+        #expect(quorum.children[1].hasMissed(0..<1))
+        quorum.childBecameWhole(named: "children.1")
+        #expect(!quorum.children[1].hasMissed(0..<4096))
+    }
 }

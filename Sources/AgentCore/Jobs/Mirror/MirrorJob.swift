@@ -183,7 +183,8 @@ final class MirrorJob: JobDriver, NodeUsing {
         guard !hasLeft else { return nil }
         hasLeft = true
         let (source, target) = (request.source, request.target)
-        let drain = GraphDrain([filter, source, target])
+        let replaced = pivots ? replaced() : nil
+        let drain = GraphDrain([filter, source, target] + [replaced].compactMap(\.self))
         _ = await drain.begin()
         source.block.bitmaps.remove(copy.bitmap)
         for use in uses { use.node?.remove(use) }
@@ -197,7 +198,7 @@ final class MirrorJob: JobDriver, NodeUsing {
         drain.end()
         hold?.end()
         hold = nil
-        if hasPivoted { await graph.letGo(source) }
+        if hasPivoted, let replaced { await graph.letGo(replaced) }
         await graph.letGo(target)
         return failure
     }
@@ -218,6 +219,9 @@ final class MirrorJob: JobDriver, NodeUsing {
             for (node, uses) in moved { node.takeUnchecked(uses, from: target) }
             throw error
         }
+        for use in moved.flatMap(\.uses) where use.parent === request.source {
+            (request.source.block.driver as? any ChildChanging)?.childBecameWhole(named: use.role)
+        }
         // Too late to fail.
         try? FaultPoint.pivotRecorded.pass()
     }
@@ -227,13 +231,19 @@ final class MirrorJob: JobDriver, NodeUsing {
         guard let replaced = replaced() else {
             throw ColdframeError(.notFound, "Node name '\(request.options.replaces ?? "")' not found")
         }
+        guard request.source.canReplace(replaced) else {
+            throw ColdframeError(
+                .invalidArgument,
+                "Can no longer replace '\(replaced.name)' by '\(target.name)', because it can no longer be guaranteed that "
+                    + "doing so would not lead to an abrupt change of visible data")
+        }
         // Not those that stand below the target itself, nor the filter, which goes.
         let moving = replaced.uses.filter { use in
             guard let parent = use.parent else { return true }
             return parent !== filter && !target.reaches(parent)
         }
         for use in filter.uses + moving { use.parent?.hasChanged = true }
-        if request.source.shows(replaced), replaced === request.source {
+        if replaced === request.source {
             let above = filter.uses
             try target.take(above + moving, from: replaced, and: filter)
             return [(filter, above), (replaced, moving)]

@@ -98,7 +98,7 @@ struct MirrorRequest {
             throw ColdframeError(.notFound, "Failed to find node with node-name='\(name)'")
         }
         try node.checkUnblocked(for: .replace)
-        guard source.shows(node) else {
+        guard source.canReplace(node) else {
             throw ColdframeError(
                 .invalidArgument,
                 "Cannot replace '\(name)' by a node mirrored from '\(source.name)', because it cannot be guaranteed "
@@ -108,18 +108,6 @@ struct MirrorRequest {
             throw ColdframeError(
                 .invalidArgument, "cannot replace image with a mirror image of different size")
         }
-    }
-}
-
-extension GraphNode {
-    /// It is the node, or shows nothing but it through filters.
-    func shows(_ node: GraphNode) -> Bool {
-        var current: GraphNode? = self
-        while let here = current {
-            if here === node { return true }
-            current = here.filtered?.node
-        }
-        return false
     }
 }
 
