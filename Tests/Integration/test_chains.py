@@ -15,8 +15,9 @@ def roots(peer):
 
 
 def read_only(peer, *names):
-    return [(node["node-name"], node["ro"], node["backing_file_depth"])
-            for node in peer.execute("query-named-block-nodes") if node["node-name"] in names]
+    return [(node["node-name"], node["ro"], node["backing_file_depth"], "backing-image" in node["image"])
+            for flat in (False, True) for node in peer.execute("query-named-block-nodes", flat=flat)
+            if node["node-name"] in names]
 
 
 # External snapshots
@@ -280,7 +281,8 @@ def test_a_restarted_agent_finds_the_overlay(agent, directory):
     agent.stop()
     with Agent(directory) as again:
         assert roots(again) == [("e", "second")]
-        assert read_only(again, "base", "ov", "second") == [("second", False, 2), ("ov", True, 1), ("base", True, 0)]
+        assert read_only(again, "base", "ov", "second")[:3] == [
+            ("second", False, 2, True), ("ov", True, 1, True), ("base", True, 0, False)]
         url = f"nbd+unix:///base?socket={directory}/nbd.sock"
         images.run("qemu-io", "-f", "raw", "-r", "-c", "read -q -P 2 64k 64k", "-c", "read -q -P 1 0 64k", url)
 

@@ -27,8 +27,8 @@ func registerBlockCommands(_ registry: any CommandRegistry, agent: Agent) {
         try agent.jobs.start(id: arguments.jobId, driver: CreateJob(arguments.options, graph: graph))
         return QAPIEmpty()
     }
-    registry.register(QueryNamedBlockNodesCommand.self) { _ in
-        try await NodeInformation(graph: graph).nodes()
+    registry.register(QueryNamedBlockNodesCommand.self) { arguments in
+        try await NodeInformation(graph: graph).nodes(isFlat: arguments.flat ?? false)
     }
     registry.register(QueryBlockCommand.self) { _ in
         // Devices are the guest's; the agent itself has nodes only.

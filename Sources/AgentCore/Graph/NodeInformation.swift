@@ -8,11 +8,12 @@ struct NodeInformation {
     let graph: Graph
 
     /// All nodes of the graph but private ones, newest first, as QEMU lists them.
-    func nodes() async throws -> [BlockDeviceInfo] {
+    /// - Parameter isFlat: each without those that are shown through it.
+    func nodes(isFlat: Bool = false) async throws -> [BlockDeviceInfo] {
         var all: [BlockDeviceInfo] = []
         for node in graph.nodes.reversed() where !node.isPrivate {
             do {
-                all.append(try await describe(node))
+                all.append(try await describe(node, isFlat: isFlat))
             } catch  where !graph.nodes.contains(where: { $0 === node }) {
                 // It was deleted while its image was being asked.
                 continue
@@ -21,14 +22,14 @@ struct NodeInformation {
         return all
     }
 
-    private func describe(_ node: GraphNode) async throws -> BlockDeviceInfo {
+    private func describe(_ node: GraphNode, isFlat: Bool) async throws -> BlockDeviceInfo {
         let driver = node.block.driver
-        let image = try await image(node)
+        let image = try await image(node, isFlat: isFlat)
         let cache = node.options?.cache
         let bitmaps = node.block.bitmaps.all.map(\.information)
         return BlockDeviceInfo(
             file: driver.displayFilename, nodeName: node.name, ro: driver.isReadOnly, drv: driver.driverName,
-            backingFile: image.backingFilename, backingFileDepth: depth(of: node), encrypted: false,
+            backingFile: image.backingFilename, backingFileDepth: isFlat ? 0 : depth(of: node), encrypted: false,
             detectZeroes: node.options?.detectZeroes ?? .off, bps: 0, bpsRd: 0, bpsWr: 0, iops: 0, iopsRd: 0, iopsWr: 0,
             image: image,
             cache: BlockdevCacheInfo(
@@ -48,9 +49,9 @@ struct NodeInformation {
     }
 
     /// The image and, inside it, those that it is backed by.
-    func image(_ node: GraphNode) async throws -> ImageInfo {
+    func image(_ node: GraphNode, isFlat: Bool = false) async throws -> ImageInfo {
         let driver = node.block.driver
-        let next = node.below
+        let next = isFlat ? nil : node.below
         let information = try await blocking { () throws(ColdframeError) in try driver.information() }
         let snapshots = (driver as? any SnapshotBearing)?.snapshots ?? []
         let specific = try information.formatSpecific.map { type, data in
