@@ -63,8 +63,9 @@ public final class PlainFile: BlockDriver, Resizable, ChangeStamped, ExtentSourc
             do throws(SystemError) {
                 try file.allocate(mode: .zeroRangeKeepingSize, offset: offset, byteCount: byteCount)
             } catch  where error.errno == Errno.notSupported {
-                // A file system in memory, which reads holes as zeros.
+                // A file system in memory: a hole reads as zeros, and is reserved again.
                 try file.allocate(mode: .punchHole, offset: offset, byteCount: byteCount)
+                try file.allocate(mode: .reserve, offset: offset, byteCount: byteCount)
             }
         }
     }
