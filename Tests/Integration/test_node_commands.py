@@ -36,6 +36,19 @@ def test_a_job_s_disk_keeps_its_size(twins):
     both(twins, script)
 
 
+def test_query_block_lists_devices_only(twins):
+    """Of which there are none without a guest: nodes, exports and jobs use what has no name there."""
+    def script(peer, folder):
+        source_and_target(peer, folder)
+        told = [peer.execute("query-block")]
+        peer.execute("blockdev-backup", job_id="j", device="src", target="dst", sync="none")
+        told.append(peer.execute("query-block"))
+        peer.execute("job-cancel", id="j")
+        wait_gone(peer, "j")
+        return told
+    assert both(twins, script) == [[], []]
+
+
 def test_a_write_behind_the_threshold_is_told_once(twins):
     def script(peer, folder):
         source_and_target(peer, folder)

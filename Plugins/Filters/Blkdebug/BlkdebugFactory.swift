@@ -7,6 +7,8 @@ struct BlkdebugFactory: BlockDriverFactory {
     let driverName = "blkdebug"
     let isFormat = false
     let isFilter = true
+    /// The rules, and the state that they have come to, are those of the beginning.
+    let reopening = ReopeningWay.sameDriver
 
     func open(_ options: BlockdevOptions, context: any OpenContext) async throws -> any BlockDriver {
         guard let branch = options.branch as? BlockdevOptionsBlkdebug else {

@@ -6,7 +6,7 @@ struct PreallocateFactory: BlockDriverFactory {
     let driverName = "preallocate"
     let isFormat = false
     let isFilter = true
-    let canReopen = true
+    let reopening = ReopeningWay.anotherDriver
 
     func open(_ options: BlockdevOptions, context: any OpenContext) async throws -> any BlockDriver {
         guard let branch = options.branch as? BlockdevOptionsPreallocate else {

@@ -6,6 +6,7 @@ struct ThrottleFactory: BlockDriverFactory {
     let driverName = "throttle"
     let isFormat = false
     let isFilter = true
+    let reopening = ReopeningWay.anotherDriver
 
     func open(_ options: BlockdevOptions, context: any OpenContext) async throws -> any BlockDriver {
         guard let branch = options.branch as? BlockdevOptionsThrottle else {

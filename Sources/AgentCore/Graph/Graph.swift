@@ -118,9 +118,10 @@ public final class Graph {
         let options = inherited.applied(to: options)
         let opening = NodeOpening(graph: self, name: name, options: options, gate: gate)
         do {
+            let request = try Self.requestOptions(options, isFilter: factory.isFilter)
             let driver = try await factory.open(options, context: opening)
             let node = GraphNode(
-                body: NodeBody(name: name, driver: driver, request: try Self.requestOptions(options)),
+                body: NodeBody(name: name, driver: driver, request: request),
                 options: options, isMonitorOwned: isMonitorOwned, isPrivate: false, isFilter: factory.isFilter)
             do {
                 try await Self.loadBitmaps(of: node)
@@ -139,7 +140,7 @@ public final class Graph {
         }
     }
 
-    static func requestOptions(_ options: BlockdevOptions) throws -> NodeBody.RequestOptions {
+    static func requestOptions(_ options: BlockdevOptions, isFilter: Bool) throws -> NodeBody.RequestOptions {
         if options.detectZeroes == .unmap, options.discard != .unmap {
             throw ColdframeError(
                 .invalidArgument,
@@ -151,7 +152,10 @@ public final class Graph {
             case .on: .on
             case .unmap: .unmap
             }
-        return NodeBody.RequestOptions(ignoresDiscards: options.discard != .unmap, zeroDetection: detection)
+        // Other drivers are opened read-only themselves; a filter is as writable as what it shows.
+        return NodeBody.RequestOptions(
+            ignoresDiscards: options.discard != .unmap, zeroDetection: detection,
+            isReadOnly: isFilter && options.readOnly ?? false)
     }
 
     private func reserve(_ name: String, isAutomatic: Bool = false) throws {

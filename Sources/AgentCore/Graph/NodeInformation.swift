@@ -28,7 +28,7 @@ struct NodeInformation {
         let cache = node.options?.cache
         let bitmaps = node.block.bitmaps.all.map(\.information)
         return BlockDeviceInfo(
-            file: driver.displayFilename, nodeName: node.name, ro: driver.isReadOnly, drv: driver.driverName,
+            file: driver.displayFilename, nodeName: node.name, ro: node.block.isReadOnly, drv: driver.driverName,
             backingFile: image.backingFilename, backingFileDepth: isFlat ? 0 : depth(of: node), encrypted: false,
             detectZeroes: node.options?.detectZeroes ?? .off, bps: 0, bpsRd: 0, bpsWr: 0, iops: 0, iopsRd: 0, iopsWr: 0,
             image: image,

@@ -17,7 +17,8 @@ struct ReopenRequest {
             throw ColdframeError(.invalidArgument, "Cannot change the option 'driver'")
         }
         let driver = node.block.driver
-        guard try driver is any AccessSwitching || graph.factory(for: options.driver).canReopen else {
+        let way = try graph.factory(for: options.driver).reopening
+        guard driver is any AccessSwitching || way != .refused else {
             throw ColdframeError(
                 .unsupported,
                 "Block format '\(driver.driverName)' used by node '\(name)' does not support reopening files")
@@ -25,7 +26,13 @@ struct ReopenRequest {
         var new = options.object
         let backing = try Self.backing(new["backing"], of: node, graph: graph)
         new["backing"] = nil
-        try Self.checkUnchanged(new, current.object, of: node, isProtocol: driver is any AccessSwitching)
+        if way == .sameDriver {
+            try FixedOptions(of: node, current.object).checkUnchanged(by: new)
+        } else {
+            // QEMU would put another node there, and so looks for it first.
+            if let name = new["file"]?.stringValue { _ = try graph.find(nodeOnly: name) }
+            try Self.checkUnchanged(new, current.object, of: node, isProtocol: driver is any AccessSwitching)
+        }
         change = .init(node: node, options: options, backing: backing)
     }
 

@@ -97,6 +97,12 @@ final class Reopening {
             return
         }
         let factory = try graph.factory(for: options.driver)
+        if factory.reopening == .sameDriver {
+            if !isReadOnly { try await switchChildren(of: node, isReadOnly: false) }
+            try put(node, options, node.block.driver)
+            if isReadOnly { try await switchChildren(of: node, isReadOnly: true) }
+            return
+        }
         if !settled.contains(where: { $0 === node }) { try await graph.settle(node, isNoted: between != nil) }
         settled.append(node)
         var failure: (any Error)?
@@ -106,18 +112,24 @@ final class Reopening {
         // Writable before the format that writes to it, read-only behind it.
         if !isReadOnly { try await switchChildren(of: node, isReadOnly: false) }
         let driver = try await factory.open(options, context: ReopenContext(node, options, graph: graph))
-        let body = NodeBody(node.body, driver: driver, request: try Graph.requestOptions(options))
-        for use in node.uses { use.handle?.retarget(to: body) }
-        node.block.retarget(to: body)
+        try put(node, options, driver)
         settled.removeAll { $0 === node }
-        node.options = options
-        node.hasChanged = true
         try await node.tellOwnership()
         try await graph.takeUp(node)
         // What was done between may have changed it, also where it failed then.
         node.block.bitmaps.resize(toDiskByteCount: node.block.byteCount)
         if isReadOnly { try await switchChildren(of: node, isReadOnly: true) }
         if let failure { throw failure }
+    }
+
+    /// All who use the node see the driver with these options from here on.
+    private func put(_ node: GraphNode, _ options: BlockdevOptions, _ driver: any BlockDriver) throws {
+        let request = try Graph.requestOptions(options, isFilter: node.isFilter)
+        let body = NodeBody(node.body, driver: driver, request: request)
+        for use in node.uses { use.handle?.retarget(to: body) }
+        node.block.retarget(to: body)
+        node.options = options
+        node.hasChanged = true
     }
 
     /// Children that were defined inside the node are as writable as it is.

@@ -24,9 +24,9 @@ public protocol BlockDriverFactory: Sendable {
     /// Its nodes show their first child with something added, which they open in the role `.filtered`.
     var isFilter: Bool { get }
 
-    /// Nodes can be given other options while they are in use, by another driver on the same children. The default is that of
-    /// formats only.
-    var canReopen: Bool { get }
+    /// How nodes are given other options while they are in use (`blockdev-reopen`). The default is by another driver for
+    /// formats, and not at all otherwise.
+    var reopening: ReopeningWay { get }
 
     /// Makes a new image (`blockdev-create`). `options.branch` is the module's branch of `BlockdevCreateOptions`.
     /// The default throws QEMU's text for drivers that cannot.
@@ -34,10 +34,19 @@ public protocol BlockDriverFactory: Sendable {
     func create(_ options: BlockdevCreateOptions, context: any CreateContext) async throws
 }
 
+/// What `blockdev-reopen` does with a node of a driver.
+public enum ReopeningWay: Sendable {
+    case refused
+    /// Another driver is opened with the new options on the same children.
+    case anotherDriver
+    /// The driver stays as it is, and so must its own options; what the graph does for any node may change.
+    case sameDriver
+}
+
 extension BlockDriverFactory {
     public var isFilter: Bool { false }
 
-    public var canReopen: Bool { isFormat }
+    public var reopening: ReopeningWay { isFormat ? .anotherDriver : .refused }
 
     public func recognises(head: [UInt8]) -> Bool { false }
 

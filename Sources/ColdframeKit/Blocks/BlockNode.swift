@@ -35,7 +35,7 @@ public final class BlockNode: Sendable {
     public var direct: DirectIO { DirectIO(self) }
 
     public var byteCount: UInt64 { driver.byteCount }
-    public var isReadOnly: Bool { driver.isReadOnly }
+    public var isReadOnly: Bool { body.isReadOnly }
 
     /// Puts it on another node. Only while the gates of all who reach it are closed and nobody is inside.
     public func retarget(to body: NodeBody) {
@@ -125,7 +125,7 @@ public final class BlockNode: Sendable {
     }
 
     private func checkWritable(_ offset: UInt64, _ byteCount: UInt64) throws(ColdframeError) {
-        if try withBody({ (body) throws(ColdframeError) in body.driver.isReadOnly }) {
+        if try withBody({ (body) throws(ColdframeError) in body.isReadOnly }) {
             throw ColdframeError(.permission, "Node '\(name)' is read-only")
         }
         guard !isParked.load(ordering: .acquiring) else {

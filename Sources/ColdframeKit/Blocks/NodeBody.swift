@@ -23,9 +23,12 @@ public final class NodeBody: Sendable {
         /// Discards end here (`discard: ignore`).
         public var ignoresDiscards: Bool
         public var zeroDetection: ZeroDetection
-        public init(ignoresDiscards: Bool = false, zeroDetection: ZeroDetection = .off) {
+        /// Nobody writes through the node, whatever its driver could.
+        public var isReadOnly: Bool
+        public init(ignoresDiscards: Bool = false, zeroDetection: ZeroDetection = .off, isReadOnly: Bool = false) {
             self.ignoresDiscards = ignoresDiscards
             self.zeroDetection = zeroDetection
+            self.isReadOnly = isReadOnly
         }
     }
 
@@ -53,6 +56,8 @@ public final class NodeBody: Sendable {
         layer = driver as? any Layered
         filter = driver as? any Filtering
     }
+
+    var isReadOnly: Bool { request.isReadOnly || driver.isReadOnly }
 
     func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ColdframeError) {
         serial?.lock()
