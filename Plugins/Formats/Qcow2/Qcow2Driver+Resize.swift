@@ -34,12 +34,10 @@ extension Qcow2Driver: Resizable {
         // left behind; it goes before the new size makes it visible.
         try writer.writeZeroes(old..<wanted, diskByteCount: wanted, flags: .mayUnmap)
         try store.flush()
-        do {
-            try store.updateHeader { $0.diskByteCount = wanted }
-            try store.flush()
-        } catch {
-            try? store.updateHeader { $0.diskByteCount = old }
-            throw error
+        try store.switchHeader {
+            $0.diskByteCount = wanted
+        } undo: {
+            $0.diskByteCount = old
         }
         setDiskByteCount(wanted)
     }

@@ -64,7 +64,19 @@ struct Qcow2Amend {
         }
         // What we do not know may be untrue from here on.
         new.header.autoclear &= Header.bitmapsAutoclear | Header.rawExternalDataAutoclear
-        _ = try HeaderSwitch(image.file, image.header.geometry).run(from: image.header, to: new)
+        try switchHeader(of: image, to: new)
+    }
+
+    /// Throws with the old header in the file, or with the new one where the disk fails for longer: each is whole.
+    private func switchHeader(of image: Qcow2Image, to new: HeaderCluster) throws(ColdframeError) {
+        var change = HeaderSwitch(image.file, image.header.geometry)
+        defer {
+            if let owed = change.owed {
+                try? image.file.write(owed, at: HostOffset(0))
+                try? image.file.flush()
+            }
+        }
+        _ = try change.run(from: image.header, to: new)
     }
 
     private func changeFields(_ header: inout Header) {
@@ -139,7 +151,7 @@ struct Qcow2Amend {
         new.header.autoclear = 0
         new.header.compressionType = 0
         new.extensions.setFeatureNames(false)
-        _ = try HeaderSwitch(image.file, image.header.geometry).run(from: image.header, to: new)
+        try switchHeader(of: image, to: new)
     }
 }
 

@@ -110,12 +110,11 @@ final class BitmapStorage: Sendable {
                     count: UInt32(entries.count), directoryByteCount: UInt64(bytes.count), directoryOffset: offset)
             }
             try store.flush()
+            try store.rewriteHeader { $0.setBitmaps(ext) }
         } catch {
             store.freeNow(taken, cause: .other)
             throw error
         }
-        // If this fails, a file that takes no writes any more may have the new directory: the new clusters are leaked.
-        try store.rewriteHeader { $0.setBitmaps(ext) }
         state.withLock { $0.entries = entries }
         let kept = Set(entries.map(\.tableOffset.rawValue))
         free(old.0, old.1.filter { !kept.contains($0.tableOffset.rawValue) })

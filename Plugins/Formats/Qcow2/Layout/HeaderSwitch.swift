@@ -13,6 +13,9 @@ import ColdframeKit
 struct HeaderSwitch {
     private let file: ImageFile
     private let clusterByteCount: Int
+    /// What the file must begin with, durably, before anybody relies on what `run` has returned or thrown: a write of the first
+    /// sector has failed, and may stand there all the same.
+    private(set) var owed: [UInt8]?
 
     init(_ file: ImageFile, _ geometry: Geometry) {
         self.file = file
@@ -20,8 +23,8 @@ struct HeaderSwitch {
     }
 
     /// From the header that is in force to `new`. Durable when it returns what is in force then, which may lack the names
-    /// of features. Throws with the old header in force, as far as the file still takes writes.
-    func run(from old: Header, to new: HeaderCluster) throws(ColdframeError) -> HeaderCluster {
+    /// of features. Throws with the old header in force, once what is `owed` is written.
+    mutating func run(from old: Header, to new: HeaderCluster) throws(ColdframeError) -> HeaderCluster {
         let count = min(file.byteCount, UInt64(clusterByteCount))
         let present = HeaderSpace(
             try file.readMetadata(byteCount: Int(count), at: HostOffset(0), "qcow2 header"), old)
@@ -37,7 +40,8 @@ struct HeaderSwitch {
         if let way = ways.first(where: { $0.rest != nil }) ?? ways.first {
             try write(way.steps, present)
             // All that is new is in force; what follows is for its looks.
-            guard let rest = way.rest, (try? write(rest.steps, way.space)) != nil else { return way.cluster }
+            guard let rest = way.rest else { return way.cluster }
+            do throws(ColdframeError) { try write(rest.steps, way.space) } catch { return way.cluster }
             return rest.cluster
         }
         try write([(0, wanted.bytes)], present)
@@ -61,19 +65,15 @@ struct HeaderSwitch {
             }
     }
 
-    /// In order, each durable before the next; the last one is what switches.
-    private func write(_ steps: [Arrangement.Step], _ present: HeaderSpace) throws(ColdframeError) {
-        do {
-            for step in steps {
-                try file.ensureByteCount(UInt64(step.place + step.bytes.count))
-                try file.write(step.bytes, at: HostOffset(UInt64(step.place)))
-                if step.place == 0 || step.place == steps.dropLast().last?.place { try file.flush() }
-            }
-        } catch {
-            // Before the switch nothing that is read has changed.
-            try? file.write(Array(present.bytes.prefix(steps.last?.bytes.count ?? 0)), at: HostOffset(0))
-            try? file.flush()
-            throw error
+    /// In order, each durable before the next; the last one is what switches. Before it nothing that is read has changed.
+    private mutating func write(_ steps: [Arrangement.Step], _ present: HeaderSpace) throws(ColdframeError) {
+        for (index, step) in steps.enumerated() {
+            let isSwitch = index == steps.count - 1
+            try file.ensureByteCount(UInt64(step.place + step.bytes.count))
+            if isSwitch { owed = Array(present.bytes.prefix(step.bytes.count)) }
+            try file.write(step.bytes, at: HostOffset(UInt64(step.place)))
+            if isSwitch || index == steps.count - 2 { try file.flush() }
+            if isSwitch { owed = nil }
         }
     }
 }

@@ -19,7 +19,8 @@ extension ClusterStore {
 
     /// Makes everything durable that was written before; then what waited for it becomes ready or free.
     func flush() throws(ColdframeError) {
-        let (unlinked, pending) = state.withLock { state in
+        let (unlinked, pending) = try state.withLock { state throws(ColdframeError) in
+            try self.settleHeader(&state)
             defer {
                 state.unlinked = []
                 state.pending = []
@@ -61,12 +62,15 @@ extension ClusterStore {
         if !freeing.isEmpty { file.announce(.freeClusters) }
         guard !freeing.isEmpty else { return }
         let sorted = Self.coalesce(freeing)
-        // What a snapshot has as well stays.
-        let holes = state.withLock { state in
-            sorted.flatMap { item in
+        let holes = state.withLock { state -> [ClusterRun]? in
+            // The header in the file may point there still. What is not freed is a leak.
+            guard state.owedHeader == nil else { return nil }
+            // What a snapshot has as well stays.
+            return sorted.flatMap { item in
                 policy.passesDiscards(of: item.cause) ? state.refcounts.runs(of: 1, in: item.run) : []
             }
         }
+        guard let holes else { return }
         for hole in holes {
             file.discard(
                 at: geometry.hostOffset(ofCluster: hole.first), byteCount: hole.count << UInt64(geometry.clusterBits))

@@ -11,7 +11,7 @@ import Synchronization
 /// (else power loss could leave an entry whose cluster serves something else) and until no request can know it
 /// (`RequestEpochs`). Both happen at flushes.
 ///
-/// Any thread. The lock is never held across a flush, except in a `MetadataTransaction` and a `HeaderSwitch`.
+/// Any thread. The lock is never held across a flush, except in a `MetadataTransaction`, a `HeaderSwitch` and `settleHeader`.
 final class ClusterStore: Sendable {
     let file: ImageFile
     let data: DataFile
@@ -26,6 +26,9 @@ final class ClusterStore: Sendable {
     struct State: ~Copyable {
         var header: Header
         var names: HeaderNames
+        /// What the file must begin with again, after a change of the header that failed and could not be taken back: see
+        /// `settleHeader`.
+        var owedHeader: [UInt8]?
         let refcounts: RefcountTable
         /// Handed out next. Refcount 1 on stable storage, nothing points to them.
         var ready: [Reserved] = []
@@ -124,6 +127,7 @@ final class ClusterStore: Sendable {
 
     /// Raises the refcounts of up to `limit` free clusters in a row; the file reaches over them.
     private func allocate(_ state: inout State, limit: UInt64) throws(ColdframeError) -> Reserved {
+        try settleHeader(&state)
         while true {
             if let run = try state.refcounts.findFree(from: state.searchStart, limit: limit) {
                 guard run.end <= Limits.hostByteCount >> UInt64(geometry.clusterBits) else {
@@ -197,6 +201,7 @@ final class ClusterStore: Sendable {
     }
 
     private func findContiguous(_ state: inout State, _ count: UInt64) throws(ColdframeError) -> ClusterRun {
+        try settleHeader(&state)
         var start = state.searchStart
         while true {
             guard var found = try state.refcounts.findFree(from: start, limit: count) else {
@@ -225,60 +230,6 @@ final class ClusterStore: Sendable {
     /// Gives back clusters that nothing has pointed to.
     func giveBack(_ run: ClusterRun) {
         state.withLock { $0.ready.append(Reserved(run: run, isFresh: false)) }
-    }
-
-    // MARK: Header and transactions
-
-    /// Commits under the lock; the state then has the new header.
-    func commit(
-        _ transaction: MetadataTransaction, _ state: inout State, _ change: (inout Header) -> Void
-    ) throws(ColdframeError) {
-        // Also if it fails: what it has written is no reason to take those clusters for zeros.
-        defer { state.freshStart = max(state.freshStart, transaction.endOfUse) }
-        for (run, _) in transaction.taken { try guardian.check(run) }
-        state.header = try transaction.commit(state.header, change)
-        for (run, kind) in transaction.taken { guardian.insert(run, as: kind) }
-        // The transaction may have taken again what it had freed.
-        let refcounts = state.refcounts
-        for freed in transaction.freed {
-            guardian.remove(freed.run) { (try? refcounts.refcount(ofCluster: $0)) == 0 }
-        }
-    }
-
-    /// Rewrites the header's fields in place, in one sector.
-    func updateHeader(_ change: (inout Header) -> Void) throws(ColdframeError) {
-        try state.withLock { state throws(ColdframeError) in
-            var new = state.header
-            change(&new)
-            try self.file.write(new.encodedFixedFields, at: HostOffset(0))
-            state.header = new
-        }
-    }
-
-    /// Replaces fields, extensions and names, durably (`HeaderSwitch`). Header bytes that we do not know are kept. Throws with
-    /// the previous ones in force.
-    func rewriteHeader(_ change: (inout HeaderCluster) -> Void) throws(ColdframeError) {
-        try state.withLock { state throws(ColdframeError) in
-            var cluster = HeaderCluster(
-                header: state.header, extensions: state.names.extensions, backingFilename: state.names.backingFilename)
-            change(&cluster)
-            cluster = try HeaderSwitch(self.file, self.geometry).run(from: state.header, to: cluster)
-            state.header = cluster.header
-            state.names = HeaderNames(extensions: cluster.extensions, backingFilename: cluster.backingFilename)
-        }
-    }
-
-    /// Points the header to a snapshot table of as many entries, durably. Throws with the previous one in force.
-    func switchSnapshotTable(to table: HostOffset) throws(ColdframeError) {
-        let previous = header.snapshotTableOffset
-        do {
-            try updateHeader { $0.snapshotTableOffset = table }
-            try flush()
-        } catch {
-            try? updateHeader { $0.snapshotTableOffset = previous }
-            try? flush()
-            throw error
-        }
     }
 
     // MARK: Close

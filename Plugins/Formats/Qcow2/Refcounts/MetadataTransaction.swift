@@ -5,8 +5,8 @@ import ColdframeKit
 /// Nothing that the header reaches is written in place. Changed refcount blocks, the refcount table, and whatever tables the
 /// caller writes with `allocate` go to clusters that are free in the old *and* the new state; then one flush, one
 /// write of the header (within one sector) that switches all of it, one flush. The new refcounts count the new structures and not the old ones, so neither a
-/// crash before the switch nor one after it leaks anything. If the last flush fails the old header is put back: all
-/// it points to is still there.
+/// crash before the switch nor one after it leaks anything. If the switch fails the old header is put back
+/// (`ClusterStore.commit`): all it points to is still there.
 ///
 /// Used under the lock of `ClusterStore`, whose refcounts must not change meanwhile.
 final class MetadataTransaction {
@@ -19,6 +19,8 @@ final class MetadataTransaction {
     private var recent: (index: UInt64, block: RefcountBlock)?
     private var searchStart: UInt64
     private var usedEnd: UInt64 = 0
+    /// The header in the file may be the new one.
+    private(set) var hasBegunSwitch = false
     /// Clusters whose refcount fell to 0, in the order of release, and why.
     private(set) var freed: [ClusterStore.Freeing] = []
     /// Clusters that `allocate` gave, and what for.
@@ -142,7 +144,8 @@ final class MetadataTransaction {
         try file.ensureByteCount(usedEnd << UInt64(geometry.clusterBits))
     }
 
-    /// Places the refcounts, switches, and returns the header that is in force. Throws with the old state in force.
+    /// Places the refcounts, switches, and returns the header that is in force. Throws with the old state in force, but for the
+    /// header in the file where the switch has begun: the caller puts the old one back.
     func commit(_ header: Header, _ change: (inout Header) -> Void) throws(ColdframeError) -> Header {
         let tableRun = try place(header)
         try reach()
@@ -160,15 +163,9 @@ final class MetadataTransaction {
         change(&new)
         new.refcountTableOffset = geometry.hostOffset(ofCluster: tableRun.first)
         new.refcountTableClusterCount = UInt32(tableRun.count)
-        do {
-            try file.write(new.encodedFixedFields, at: HostOffset(0))
-            try file.flush()
-        } catch {
-            // The caller's state is the old one, so the file's must be as well.
-            try? file.write(header.encodedFixedFields, at: HostOffset(0))
-            try? file.flush()
-            throw error
-        }
+        hasBegunSwitch = true
+        try file.write(new.encodedFixedFields, at: HostOffset(0))
+        try file.flush()
         table.adopt(blockOffsets: offsets, blocks: edits)
         return new
     }

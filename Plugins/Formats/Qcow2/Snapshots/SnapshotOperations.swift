@@ -53,6 +53,7 @@ final class SnapshotOperations: Sendable {
         let bytes = try SnapshotTable.encode(new)
         let oldByteCount = contents.byteCount
         let outcome = try store.state.withLock { state throws(ColdframeError) -> (NewL1, [ClusterStore.Freeing]) in
+            try self.store.settleHeader(&state)
             let search = try state.refcounts.findFree(from: state.searchStart, limit: 1)?.first
             let transaction = MetadataTransaction(
                 table: state.refcounts,

@@ -38,12 +38,13 @@ struct FaultCase: Sendable, CustomTestStringConvertible {
     ]
 }
 
-/// Fails the n-th write, flush or resize of the file, for every n of each operation.
+/// Fails the n-th write, flush or resize of the file, for every n of each operation: that one alone, or all from there to the
+/// operation's end, so that nothing that it would take back can be taken back at once.
 @Suite struct FaultTests {
     private static let diskByteCount = 40 * 4096
 
-    @Test(arguments: FaultCase.all)
-    func everyFailedCallLeavesTheImageIntact(test: FaultCase) throws {
+    @Test(arguments: FaultCase.all, [false, true])
+    func everyFailedCallLeavesTheImageIntact(test: FaultCase, andAllAfter: Bool) throws {
         for n in 0..<400 {
             let fixture = try ImageFixture()
             let path = fixture.path("a")
@@ -64,8 +65,8 @@ struct FaultCase: Sendable, CustomTestStringConvertible {
                 try model.apply(operation, to: &driver) { $0 }
             }
             let before = model
-            let note = "\(test.name), call \(n)"
-            faulty.fail(call: n)
+            let note = "\(test.name), call \(n)\(andAllAfter ? " and all after it" : "")"
+            faulty.fail(call: n, andAllAfter: andAllAfter)
             do {
                 try model.apply(test.operation, to: &driver) { $0 }
                 if faulty.callCount <= n {
@@ -87,8 +88,15 @@ struct FaultCase: Sendable, CustomTestStringConvertible {
             try driver.writeZeroes(at: driver.byteCount - 2048, byteCount: 2048, flags: .mayUnmap)
             try driver.writeBytes([4], at: end)
             #expect(try driver.readBytes(end - 1536, 2048).filter { $0 != 0 } == [4], "\(note)")
+            let content = try driver.readBytes(0, Int(driver.byteCount))
             try driver.close()
-            if test.isAtomic { try fixture.expectClean(path, note) } else { try fixture.expectNoErrors(path, note) }
+            #expect(try fixture.content(path) == content, "\(note)")
+            // What could not be given back is leaked.
+            if test.isAtomic, !andAllAfter {
+                try fixture.expectClean(path, note)
+            } else {
+                try fixture.expectNoErrors(path, note)
+            }
         }
         Issue.record("\(test.name) makes more than 400 calls")
     }
