@@ -122,14 +122,12 @@ struct JobWatch {
         isEqual = isEqual && job["ready"]?.boolValue == [.ready, .standby].contains(history.status)
         // Who is brought down is resumed first, and no event says so.
         let mayBeResumed = history.isCancelAsked || history.asked.group != nil
-        // A mirror that comes to its end holds its disk still, itself included.
-        let isMirror = history.asked.type == .mirror
-        let isHeldStill = isMirror && [.waiting, .pending].contains(history.status)
-        let mayBeHeldStill = isMirror && [.ready, .aborting, .concluded].contains(history.status)
+        // What mirrors, as a commit of the topmost image does, holds its disk still when it comes to its end.
+        let mayHoldStill = [.mirror, .commit].contains(history.asked.type)
+        let mayBeHeldStill =
+            mayHoldStill && [.ready, .waiting, .pending, .aborting, .concluded].contains(history.status)
         let isPaused = job["paused"]?.boolValue ?? false
-        isEqual =
-            isEqual
-            && (isPaused == (history.isPaused || isHeldStill) || isPaused && mayBeHeldStill || mayBeResumed)
+        isEqual = isEqual && (isPaused == history.isPaused || isPaused && mayBeHeldStill || mayBeResumed)
         isEqual = isEqual && job["auto-finalize"]?.boolValue == history.asked.autoFinalize
         isEqual = isEqual && job["auto-dismiss"]?.boolValue == history.asked.autoDismiss
         isEqual = isEqual && job["offset"]?.intValue ?? 1 <= job["len"]?.intValue ?? 0
