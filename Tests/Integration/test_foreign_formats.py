@@ -106,7 +106,8 @@ def test_vdi_is_written_through_nbd(agent, directory, raw):  # noqa: F811
     images.run("qemu-io", "-f", "raw", *words, nbd_uri(directory, "n"))
     images.run("qemu-io", "-f", "raw", *words, raw)
     images.same_content(raw, "raw", nbd_uri(directory, "n"), "raw")
-    agent.execute("block-export-del", id="e")
+    # Whether or not the server has noticed that its client is gone.
+    agent.execute("block-export-del", id="e", mode="hard")
     agent.execute("blockdev-del", node_name="n")
     qemu_img("check", "-f", "vdi", path)
     images.same_content(raw, "raw", path, "vdi")
