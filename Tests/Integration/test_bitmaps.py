@@ -176,7 +176,7 @@ def test_clients_of_an_export_see_bitmaps(pair):
     contexts = [json.loads(images.run("nbdinfo", "--json", f"nbd+unix:///a?socket={folder}/nbd.sock").stdout)
                 ["exports"][0]["contexts"] for folder in pair[2:]]
     assert contexts[0] == contexts[1]
-    agree(pair, [("block-export-del", {"id": "e-a"}), ("block-dirty-bitmap-clear", bitmap("b0"))])
+    agree(pair, [("block-export-del", {"id": "e-a", "mode": "hard"}), ("block-dirty-bitmap-clear", bitmap("b0"))])
 
 
 def test_a_snapshot_brought_back_leaves_no_write_unnoted(agent, directory):

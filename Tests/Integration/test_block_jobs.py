@@ -322,7 +322,7 @@ def test_a_backup_into_an_overlay_of_its_source(twins):
         write(folder, "write -P 9 1M 64k")
         told.append(answer(peer, "job-cancel", {"id": "j"}))
         wait_gone(peer, "j")
-        peer.execute("block-export-del", id="e")
+        peer.execute("block-export-del", id="e", mode="hard")
         for node in ("dst", "src"):
             told.append(answer(peer, "blockdev-del", {"node-name": node}))
         images.check(folder / "dst.qcow2")

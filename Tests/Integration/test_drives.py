@@ -183,7 +183,7 @@ def test_what_the_host_gets_back_of_a_discard(twins, options, given_back):
         write(folder, "discard 2M 4M", "flush", "flush")
         given = (before - image.stat().st_blocks) * 512 / MEBIBYTE
         mark = peer.mark()
-        peer.execute("block-export-del", id="e")
+        peer.execute("block-export-del", id="e", mode="hard")
         peer.wait_event("BLOCK_EXPORT_DELETED", mark)
         peer.execute("blockdev-del", node_name="src")
         images.check(image)
