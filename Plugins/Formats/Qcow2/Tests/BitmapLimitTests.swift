@@ -52,7 +52,7 @@ import Testing
         try fixture.expectClean(path)
     }
 
-    private func refusal(
+    private func roomRefusal(
         _ disk: Qcow2Driver, _ name: String, _ granularity: UInt32, _ size: UInt64, others: [String] = []
     ) throws -> String {
         do throws(ColdframeError) {
@@ -69,24 +69,25 @@ import Testing
         try createImage(path, byteCount: 1 << 20)
         let disk = try openImage(path)
         let large = "Too much space will be occupied by the bitmap. Use larger granularity"
-        #expect(try refusal(disk, "b", 256, 1 << 20) == "Granularity is under minimum (512 bytes)")
-        #expect(try refusal(disk, "b", 1 << 31, 1 << 20).isEmpty)
-        #expect(try refusal(disk, Self.longName, 512, 1 << 20).isEmpty)
-        #expect(try refusal(disk, Self.longName + "n", 512, 1 << 20) == "Name length exceeds maximum (1023 characters)")
-        // Bits of 512 MiB.
-        #expect(try refusal(disk, "b", 512, 2 << 40).isEmpty)
-        #expect(try refusal(disk, "b", 512, 2 << 40 + 512) == large)
-        #expect(try refusal(disk, "b", 1024, 2 << 40 + 512).isEmpty)
-        let names = (0..<65535).map { "b\($0)" }
-        #expect(try refusal(disk, "b", 512, 1 << 20, others: Array(names.dropLast())).isEmpty)
+        #expect(try roomRefusal(disk, "b", 256, 1 << 20) == "Granularity is under minimum (512 bytes)")
+        #expect(try roomRefusal(disk, "b", 1 << 31, 1 << 20).isEmpty)
+        #expect(try roomRefusal(disk, Self.longName, 512, 1 << 20).isEmpty)
         #expect(
-            try refusal(disk, "b", 512, 1 << 20, others: names)
+            try roomRefusal(disk, Self.longName + "n", 512, 1 << 20) == "Name length exceeds maximum (1023 characters)")
+        // Bits of 512 MiB.
+        #expect(try roomRefusal(disk, "b", 512, 2 << 40).isEmpty)
+        #expect(try roomRefusal(disk, "b", 512, 2 << 40 + 512) == large)
+        #expect(try roomRefusal(disk, "b", 1024, 2 << 40 + 512).isEmpty)
+        let names = (0..<65535).map { "b\($0)" }
+        #expect(try roomRefusal(disk, "b", 512, 1 << 20, others: Array(names.dropLast())).isEmpty)
+        #expect(
+            try roomRefusal(disk, "b", 512, 1 << 20, others: names)
                 == "Maximum number of persistent bitmaps is already reached")
         // Entries of 1,048 bytes in a directory of 1,024 times 65,535.
         let long = Array(repeating: Self.longName, count: 1024 * 65535 / 1048 - 1)
-        #expect(try refusal(disk, Self.longName, 512, 1 << 20, others: long).isEmpty)
+        #expect(try roomRefusal(disk, Self.longName, 512, 1 << 20, others: long).isEmpty)
         #expect(
-            try refusal(disk, Self.longName, 512, 1 << 20, others: long + [Self.longName])
+            try roomRefusal(disk, Self.longName, 512, 1 << 20, others: long + [Self.longName])
                 == "Not enough space in the bitmap directory")
         try disk.close()
     }
@@ -99,7 +100,7 @@ import Testing
         let disk = try openImage(path)
         _ = try disk.loadBitmaps()
         try disk.storeBitmaps([bitmap("b", 65536, 3 << 40, dirty: 0..<1)])
-        let text = try refusalText {
+        let text = try refusal {
             try disk.storeBitmaps([
                 bitmap("b", 65536, 3 << 40, dirty: 0..<1), bitmap("c", 512, 3 << 40, dirty: 0..<1),
             ])
@@ -109,8 +110,6 @@ import Testing
         try disk.close()
         try fixture.expectClean(path)
     }
-
-    private func refusalText(_ body: () throws -> Void) throws -> String? { try ConformanceKit.refusal(body) }
 
     /// A part of what the format allows; all of it with `COLDFRAME_PROPERTY_RUNS`, in minutes.
     @Test func asManyAsTheFormatAllows() throws {
