@@ -53,6 +53,11 @@ extension Graph {
         _ = await drain.begin()
         let (index, hadChanged) = (parent.children.firstIndex { $0 === edge }, parent.hasChanged)
         do {
+            // A mirror may have put another node in its place while requests came to rest.
+            guard index != nil else {
+                throw ColdframeError(
+                    .busy, "Child '\(edge.role)' of '\(parent.name)' is another node by now: look, and try again")
+            }
             try driver.checkRemovable(childNamed: edge.role)
             detach(edge, from: parent)
             parent.hasChanged = true
