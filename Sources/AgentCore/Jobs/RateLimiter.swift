@@ -1,8 +1,12 @@
 import LinuxSystem
 
-/// Limits a job to so many bytes per second, in slices of a tenth of a second. Any thread.
+/// Limits a job to so many bytes per second. Any thread.
+///
+/// The work is spread: who copies a tenth of a second's worth at once is in the guest's way for as long as that takes.
 final class RateLimiter: Sendable {
-    private static let sliceNanoseconds: UInt64 = 100_000_000
+    /// No longer than that is worked before there is a pause.
+    private static let sliceNanoseconds: UInt64 = 2_000_000
+    private static let sliceCountPerSecond: UInt64 = 500
 
     private struct State {
         var bytesPerSecond: UInt64 = 0
@@ -27,16 +31,15 @@ final class RateLimiter: Sendable {
         let now = now()
         return state.withLock { state in
             guard state.bytesPerSecond > 0 else { return 0 }
-            let quota = max(state.bytesPerSecond / 10, 1)
             if state.sliceEnd < now {
                 state.sliceStart = now
                 state.sliceEnd = now + Self.sliceNanoseconds
                 state.dispatched = 0
             }
             state.dispatched += byteCount
-            guard state.dispatched >= quota else { return 0 }
-            let (span, overflow) = (state.dispatched / quota).multipliedReportingOverflow(by: Self.sliceNanoseconds)
-            state.sliceEnd = overflow ? .max / 2 : state.sliceStart + span
+            guard state.dispatched >= state.bytesPerSecond / Self.sliceCountPerSecond else { return 0 }
+            let nanoseconds = Double(state.dispatched) / Double(state.bytesPerSecond) * 1e9
+            state.sliceEnd = state.sliceStart + UInt64(min(nanoseconds, Double(UInt64.max / 4)))
             return state.sliceEnd > now ? state.sliceEnd - now : 0
         }
     }

@@ -5,18 +5,27 @@ import Testing
 
 @Suite("Rate limiter")
 struct RateLimiterTests {
-    @Test("Over a while as many bytes pass as the limit allows")
-    func rate() {
+    @Test("Over a while as many bytes pass as the limit allows", arguments: [1, 3, 200, 10_000], [65536, 1 << 20])
+    func rate(_ mebibytesPerSecond: UInt64, _ stepByteCount: UInt64) {
         let clock = Atomic<UInt64>(1_000_000_000)
         let limiter = RateLimiter { clock.load(ordering: .relaxed) }
-        limiter.setSpeed(1 << 20)
+        limiter.setSpeed(mebibytesPerSecond << 20)
         let start = clock.load(ordering: .relaxed)
-        for _ in 0..<160 {
-            clock.add(limiter.delayNanoseconds(after: 65536), ordering: .relaxed)
+        var longestWork: UInt64 = 0
+        var workStart = start
+        for _ in 0..<(10 * mebibytesPerSecond << 20) / stepByteCount {
+            // Four times as fast as it may be.
+            clock.add(stepByteCount * 238 / mebibytesPerSecond / 1000, ordering: .relaxed)
+            let delay = limiter.delayNanoseconds(after: stepByteCount)
+            guard delay > 0 else { continue }
+            longestWork = max(longestWork, clock.load(ordering: .relaxed) - workStart)
+            clock.add(delay, ordering: .relaxed)
+            workStart = clock.load(ordering: .relaxed)
         }
-        // 10 MiB at 1 MiB/s.
         let seconds = Double(clock.load(ordering: .relaxed) - start) / 1e9
-        #expect(seconds > 9 && seconds < 11)
+        #expect(seconds > 9.5 && seconds < 12.5)
+        // A step, and what may be done in a slice at that pace.
+        #expect(longestWork <= stepByteCount * 238 / mebibytesPerSecond / 1000 + 2_000_000)
     }
 
     @Test("Without a limit nobody waits, and a change of the limit begins anew")

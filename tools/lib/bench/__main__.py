@@ -12,7 +12,8 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 parser = argparse.ArgumentParser(prog="tools/bench")
 parser.add_argument("--only", choices=["pause", "read", "sidecar", "idle", "qcow2", "jobs"])
-parser.add_argument("--parts", default=",".join(qcow2.PARTS), help="of qcow2")
+parser.add_argument("--parts", type=lambda text: text.split(","), help=f"of qcow2: {','.join(qcow2.PARTS)}; "
+                    f"of jobs: {','.join(jobs.PARTS)}")
 parser.add_argument("--sizes", default="256,1024,4096", help="MiB of touched RAM")
 parser.add_argument("--rounds", type=int, default=3)
 parser.add_argument("--qemu-only", action="store_true", help="only what needs no coldframed")
@@ -28,9 +29,9 @@ if options.only in (None, "read"):
 if options.only in (None, "sidecar") and not options.qemu_only:
     missed += sidecar.run(options.rounds)
 if options.only in (None, "qcow2") and not options.qemu_only:
-    missed += qcow2.run(options.rounds, options.parts.split(","))
+    missed += qcow2.run(options.rounds, options.parts or qcow2.PARTS)
 if options.only in (None, "jobs") and not options.qemu_only:
-    missed += jobs.run(options.rounds)
+    missed += jobs.run(options.rounds, options.parts or jobs.PARTS)
 if options.only in (None, "idle") and not options.qemu_only:
     missed += idle.run()
 for text in missed:

@@ -2,6 +2,7 @@
 a guest's writes feel of a backup."""
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -17,6 +18,8 @@ from harness.reference import StorageDaemon
 
 MEBIBYTES = 4096
 SMALL_JOBS = 1000
+# How fast memory is varies more than the two do.
+COPYING_ROUNDS = 6
 GOALS = {"time": 1, "cpu": 1.33, "small": 3, "p99": 1}
 MEBIBYTE = 1 << 20
 
@@ -77,9 +80,17 @@ def finish(running, mark, complete=False):
     assert ends and "error" not in ends[0], ends
 
 
+def empty_image(path):
+    """A target whose file has its space already: how fast this host finds memory or disk for one is not what is measured."""
+    images.create(path, f"{MEBIBYTES}M")
+    with open(path, "r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, (MEBIBYTES + 64) * MEBIBYTE)
+    return path
+
+
 def backup(running, directory, full):
     add(running, full, "src", read_only=True)
-    add(running, images.create(directory / "dst.qcow2", f"{MEBIBYTES}M"), "dst")
+    add(running, empty_image(directory / "dst.qcow2"), "dst")
     yield
     running.execute("blockdev-backup", job_id="j", device="src", target="dst", sync="full")
     yield False
@@ -87,14 +98,14 @@ def backup(running, directory, full):
 
 def mirror(running, directory, full):
     add(running, full, "src", read_only=True)
-    add(running, images.create(directory / "dst.qcow2", f"{MEBIBYTES}M"), "dst")
+    add(running, empty_image(directory / "dst.qcow2"), "dst")
     yield
     running.execute("blockdev-mirror", job_id="j", device="src", target="dst", sync="full")
     yield True
 
 
 def commit(running, directory, full):
-    add(running, images.create(directory / "base.qcow2", f"{MEBIBYTES}M"), "base")
+    add(running, empty_image(directory / "base.qcow2"), "base")
     add(running, full, "mid", read_only=True, backing="base")
     add(running, images.create(directory / "top.qcow2", f"{MEBIBYTES}M"), "top", backing="mid")
     yield
@@ -104,13 +115,13 @@ def commit(running, directory, full):
 
 def stream(running, directory, full):
     add(running, full, "base", read_only=True)
-    add(running, images.create(directory / "top.qcow2", f"{MEBIBYTES}M"), "top", backing="base")
+    add(running, empty_image(directory / "top.qcow2"), "top", backing="base")
     yield
     running.execute("block-stream", job_id="j", device="top")
     yield False
 
 
-def measure(which, directory, full, job):
+def measure(directory, full, job, which):
     work = directory / "work"
     work.mkdir()
     try:
@@ -124,7 +135,7 @@ def measure(which, directory, full, job):
         shutil.rmtree(work)
 
 
-def small_jobs(which, directory):
+def small_jobs(directory, which):
     with peer(which, directory) as running:
         for node in ("src", "dst"):
             path = directory / f"{which}-{node}.raw"
@@ -143,7 +154,7 @@ def small_jobs(which, directory):
         return SMALL_JOBS / (time.monotonic() - start)
 
 
-def latency(which, directory, full):
+def latency(directory, full, which):
     """fio's 99th percentile of writes of 4 KiB through NBD while a backup runs, in milliseconds."""
     work = directory / "work"
     work.mkdir()
@@ -152,7 +163,7 @@ def latency(which, directory, full):
         shutil.copyfile(full, disk)
         with peer(which, directory) as running:
             add(running, disk, "src")
-            add(running, images.create(work / "dst.qcow2", f"{MEBIBYTES}M"), "dst")
+            add(running, empty_image(work / "dst.qcow2"), "dst")
             export = work / "nbd.sock"
             running.execute("nbd-server-start", addr={"type": "unix", "data": {"path": str(export)}})
             running.execute("block-export-add", type="nbd", id="e", node_name="src", name="n", writable=True)
@@ -169,6 +180,15 @@ def latency(which, directory, full):
         shutil.rmtree(work)
 
 
+def interleaved(rounds, measured):
+    """Both in turn, each as often first as second, so that what else the machine does meets both."""
+    found = {"ours": [], "theirs": []}
+    for number in range(rounds):
+        for which in sorted(found, reverse=number % 2 == 1):
+            found[which].append(measured(which))
+    return found
+
+
 def compare(name, ours, theirs, goal, unit, higher=False):
     a, b = statistics.median(ours), statistics.median(theirs)
     factor = a / b if higher else b / a
@@ -176,7 +196,11 @@ def compare(name, ours, theirs, goal, unit, higher=False):
     return [f"{name}: {factor:.2f} of QEMU, goal {goal}"] if factor < goal else []
 
 
-def run(rounds):
+COPYING = (backup, mirror, commit, stream)
+PARTS = (*(job.__name__ for job in COPYING), "small", "latency")
+
+
+def run(rounds, parts):
     missed = []
     # In memory where there is room for three images: a disk that both wait for hides what they do.
     place = "/dev/shm" if shutil.disk_usage("/dev/shm").free > 4 * MEBIBYTES * MEBIBYTE else "/var/tmp"
@@ -186,16 +210,19 @@ def run(rounds):
         full = images.create(directory / "full.qcow2", f"{MEBIBYTES}M")
         for start in range(0, MEBIBYTES, 512):
             images.write_pattern(full, start // 512 + 1, start * MEBIBYTE, 512 * MEBIBYTE)
-        for job in (backup, mirror, commit, stream):
-            found = {"ours": [], "theirs": []}
-            for _ in range(rounds):
-                for which in found:
-                    found[which].append(measure(which, directory, full, job))
-            for index, (what, goal) in enumerate((("time", GOALS["time"]), ("cpu", GOALS["cpu"]))):
+        # The first copy takes two to three times as long, whoever makes it.
+        measure(directory, full, mirror, "theirs")
+        for job in COPYING:
+            if job.__name__ not in parts:
+                continue
+            found = interleaved(max(rounds, COPYING_ROUNDS), functools.partial(measure, directory, full, job))
+            for index, what in enumerate(("time", "cpu")):
                 missed += compare(f"{job.__name__}, {what}", [entry[index] for entry in found["ours"]],
-                                  [entry[index] for entry in found["theirs"]], goal, "s")
-        rates = {which: [small_jobs(which, directory) for _ in range(rounds)] for which in ("ours", "theirs")}
-        missed += compare("small jobs", rates["ours"], rates["theirs"], GOALS["small"], "per s", higher=True)
-        waits = {which: [latency(which, directory, full) for _ in range(rounds)] for which in ("ours", "theirs")}
-        missed += compare("writes during a backup, p99", waits["ours"], waits["theirs"], GOALS["p99"], "ms")
+                                  [entry[index] for entry in found["theirs"]], GOALS[what], "s")
+        if "small" in parts:
+            rates = interleaved(rounds, functools.partial(small_jobs, directory))
+            missed += compare("small jobs", rates["ours"], rates["theirs"], GOALS["small"], "per s", higher=True)
+        if "latency" in parts:
+            waits = interleaved(rounds, functools.partial(latency, directory, full))
+            missed += compare("writes during a backup, p99", waits["ours"], waits["theirs"], GOALS["p99"], "ms")
     return missed

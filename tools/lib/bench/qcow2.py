@@ -141,7 +141,7 @@ def snapshots(directory, rounds):
 PARTS = ("requests", "tables", "convert", "snapshots")
 
 
-def run(rounds, parts=PARTS):
+def run(rounds, parts):
     missed = []
     with tempfile.TemporaryDirectory(prefix="cf-", dir="/var/tmp") as name:
         directory = pathlib.Path(name)
