@@ -9,6 +9,8 @@ import Synchronization
 public final class BlockCopy: Sendable {
     /// Bytes of one step, but a cluster at least.
     private static let stepByteCount = 256 << 10
+    /// After a writer had to copy, the job's steps are as small as they can be for so many.
+    private static let smallPartsPerWrite = 64
     public static let smallestClusterByteCount: UInt32 = 65536
 
     private struct State {
@@ -24,12 +26,14 @@ public final class BlockCopy: Sendable {
     }
     private let state: Locked<State>
     private let changed = ConditionVariable()
-    private let buffers: CopyBuffers
+    private let parts: PartCopy
     private let chunkByteCount: UInt64
     private let copied = Atomic<UInt64>(0)
+    /// Parts that are still taken small, since somebody writes to the source.
+    private let smallPartCount = Atomic<Int>(0)
 
-    public let source: BlockNode
-    public let target: BlockNode
+    public var source: BlockNode { parts.source }
+    public var target: BlockNode { parts.target }
     /// What is copied as one: the target's cluster, 64 KiB at least.
     public let clusterByteCount: UInt32
     private let diskByteCount: UInt64
@@ -43,9 +47,7 @@ public final class BlockCopy: Sendable {
     ) {
         compressionUnit = compresses ? (target.driver as? any CompressedWriting)?.compressionUnitByteCount : nil
         chunkByteCount = max(UInt64(Self.stepByteCount), UInt64(clusterByteCount))
-        buffers = CopyBuffers(byteCount: Int(chunkByteCount))
-        self.source = source
-        self.target = target
+        parts = PartCopy(from: source, to: target, limit: min(chunkByteCount, source.byteCount))
         self.clusterByteCount = clusterByteCount
         diskByteCount = source.byteCount
         var all = DirtyBits(diskByteCount: diskByteCount, granularity: clusterByteCount)
@@ -87,24 +89,23 @@ public final class BlockCopy: Sendable {
         }
     }
 
-    /// The first part to be copied at `offset` or behind it, in whole clusters.
+    /// The first part to be copied at `offset` or behind it, in whole clusters: a single one while the source is written, since a
+    /// writer who wants to copy waits for the target's file as long as the part is written there.
     public func nextDirty(from offset: UInt64) -> Range<UInt64>? {
-        state.withLock { $0.dirty.nextDirty(from: offset, limit: chunkByteCount) }
+        let isSmall = smallPartCount.load(ordering: .relaxed) > 0
+        if isSmall { smallPartCount.subtract(1, ordering: .relaxed) }
+        return state.withLock {
+            $0.dirty.nextDirty(from: offset, limit: isSmall ? UInt64(clusterByteCount) : chunkByteCount)
+        }
     }
 
     // MARK: Copying
-
-    /// An error of copying, and on which side it came.
-    public struct Failure: Error {
-        public let error: ColdframeError
-        public let isRead: Bool
-    }
 
     /// Copies what is still to be copied of the clusters that the range touches. When it returns, the target has them
     /// all. Returns the bytes that it copied itself.
     /// - Parameter findsZeroes: holes of the source are not read, but made holes of the target.
     @discardableResult
-    public func copy(_ range: Range<UInt64>, findsZeroes: Bool) throws(Failure) -> UInt64 {
+    public func copy(_ range: Range<UInt64>, findsZeroes: Bool) throws(CopyFailure) -> UInt64 {
         let cluster = UInt64(clusterByteCount)
         let end = min(diskByteCount, (range.upperBound + cluster - 1) / cluster * cluster)
         var byteCount: UInt64 = 0
@@ -151,35 +152,16 @@ public final class BlockCopy: Sendable {
         changed.broadcast()
     }
 
-    private func transfer(_ part: Range<UInt64>, findsZeroes: Bool) throws(Failure) {
-        guard findsZeroes else { return try transferData(part) }
-        if let compressionUnit { return try transfer(part, inUnitsOf: compressionUnit) }
-        var offset = part.lowerBound
-        while offset < part.upperBound {
-            let extents = try attempt(reading: true) { () throws(ColdframeError) in
-                try source.direct.extents(at: offset, byteCount: part.upperBound - offset, limit: 64)
-            }
-            guard !extents.isEmpty else { return try transferData(offset..<part.upperBound) }
-            var index = 0
-            while index < extents.count {
-                // Neighbours that are alike go in one request.
-                let isZero = extents[index].readsAsZero
-                while index < extents.count, extents[index].readsAsZero == isZero { index += 1 }
-                let stop = min(extents[index - 1].end, part.upperBound)
-                if isZero {
-                    try attempt(reading: false) { () throws(ColdframeError) in
-                        try target.direct.writeZeroes(at: offset, byteCount: stop - offset)
-                    }
-                } else {
-                    try transferData(offset..<stop)
-                }
-                offset = stop
-            }
+    private func transfer(_ part: Range<UInt64>, findsZeroes: Bool) throws(CopyFailure) {
+        if let compressionUnit {
+            if findsZeroes { try transfer(part, inUnitsOf: compressionUnit) } else { try transferCompressed(part) }
+        } else {
+            if findsZeroes { try parts.copy(part) } else { try parts.copyData(part) }
         }
     }
 
     /// Compressed data begins and ends with a unit: holes count where they fill one.
-    private func transfer(_ part: Range<UInt64>, inUnitsOf unit: UInt64) throws(Failure) {
+    private func transfer(_ part: Range<UInt64>, inUnitsOf unit: UInt64) throws(CopyFailure) {
         var offset = part.lowerBound
         while offset < part.upperBound {
             let isZero = try isHole(offset, unit)
@@ -187,52 +169,47 @@ public final class BlockCopy: Sendable {
             while stop < part.upperBound, try isHole(stop, unit) == isZero { stop = min(part.upperBound, stop + unit) }
             if isZero {
                 let byteCount = stop - offset
-                try attempt(reading: false) { () throws(ColdframeError) in
+                try parts.writing { () throws(ColdframeError) in
                     try target.direct.writeZeroes(at: offset, byteCount: byteCount)
                 }
             } else {
-                try transferData(offset..<stop)
+                try transferCompressed(offset..<stop)
             }
             offset = stop
         }
     }
 
-    private func isHole(_ offset: UInt64, _ unit: UInt64) throws(Failure) -> Bool {
+    private func isHole(_ offset: UInt64, _ unit: UInt64) throws(CopyFailure) -> Bool {
         let end = min(diskByteCount, offset + unit)
-        let extents = try attempt(reading: true) { () throws(ColdframeError) in
+        let extents = try parts.reading { () throws(ColdframeError) in
             try source.direct.extents(at: offset, byteCount: end - offset, limit: 1)
         }
         guard let first = extents.first else { return false }
-        return first.readsAsZero && first.end >= end
+        return first.readsAsZeros && first.end >= end
     }
 
-    private func transferData(_ part: Range<UInt64>) throws(Failure) {
-        try buffers.with { (memory) throws(Failure) in
+    private func transferCompressed(_ part: Range<UInt64>) throws(CopyFailure) {
+        try parts.buffers.with { (memory) throws(CopyFailure) in
             let buffer = UnsafeMutableRawBufferPointer(start: memory, count: Int(part.upperBound - part.lowerBound))
-            try attempt(reading: true) { () throws(ColdframeError) in
+            try parts.reading { () throws(ColdframeError) in
                 try source.direct.read(into: buffer, at: part.lowerBound)
             }
-            try attempt(reading: false) { () throws(ColdframeError) in
-                if compressionUnit == nil {
-                    try target.direct.write(UnsafeRawBufferPointer(buffer), at: part.lowerBound)
-                } else {
-                    try target.direct.writeCompressed(UnsafeRawBufferPointer(buffer), at: part.lowerBound)
-                }
+            try parts.writing { () throws(ColdframeError) in
+                try target.direct.writeCompressed(UnsafeRawBufferPointer(buffer), at: part.lowerBound)
             }
         }
-    }
-
-    private func attempt<T>(reading isRead: Bool, _ body: () throws(ColdframeError) -> T) throws(Failure) -> T {
-        do { return try body() } catch { throw Failure(error: error, isRead: isRead) }
     }
 
     // MARK: For writers of the source
 
     /// Called before the range of the source is overwritten: returns when what was there is in the target and nobody
     /// reads it in the source any more.
-    public func prepareForWrite(_ range: Range<UInt64>) throws(Failure) {
+    public func prepareForWrite(_ range: Range<UInt64>) throws(CopyFailure) {
         guard breakage == nil else { return }
-        try copy(range, findsZeroes: false)
+        if state.withLock({ $0.dirty.nextDirty(from: range.lowerBound, to: range.upperBound, limit: 1) }) != nil {
+            smallPartCount.store(Self.smallPartsPerWrite, ordering: .relaxed)
+            try copy(range, findsZeroes: false)
+        }
         let isFrozen = { self.state.withLock { $0.frozen.contains { $0.overlaps(range) } } }
         if isFrozen() { changed.wait { !isFrozen() } }
     }
@@ -286,11 +263,5 @@ public final class BlockCopy: Sendable {
             if let index = state.frozen.firstIndex(of: piece) { state.frozen.remove(at: index) }
         }
         changed.broadcast()
-    }
-}
-
-extension Extent {
-    fileprivate var readsAsZero: Bool {
-        if case .zero = kind { true } else { false }
     }
 }

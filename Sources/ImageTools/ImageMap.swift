@@ -84,9 +84,10 @@ public enum ImageMap {
                 let isAlone = !(layer.driver is any Backed) && placed?.mayStandOnAnother != true
                 let isPlain = isAlone && placed == nil
                 guard isAllocated || isAlone || depth == layers.count - 1 else { continue }
+                let reserved = try reservedPlace(layer, at: position, byteCount: &length)
                 return ImageMapEntry(
                     start: position, byteCount: length, depth: depth, isPresent: isAllocated || isAlone,
-                    readsAsZeros: true, hostOffset: isPlain ? position : nil)
+                    readsAsZeros: true, hostOffset: isPlain ? position : reserved)
             }
         }
         return ImageMapEntry(
@@ -94,12 +95,21 @@ public enum ImageMap {
             hostOffset: nil)
     }
 
-    /// Whether a disk that lies in its file in one piece has a hole there, for that many bytes.
+    private static func reservedPlace(
+        _ layer: BlockNode, at offset: UInt64, byteCount: inout UInt64
+    ) throws(ColdframeError) -> UInt64? {
+        guard let driver = layer.driver as? any PlaceReserving else { return nil }
+        let place = try driver.reservedPlace(at: offset, byteCount: byteCount)
+        byteCount = place.byteCount
+        return place.hostOffset
+    }
+
+    /// Whether what the layer calls data is a hole of its file, for that many bytes.
     private static func hole(
         _ layer: BlockNode, at hostOffset: UInt64, byteCount: inout UInt64
     ) throws(ColdframeError) -> Bool {
-        guard let placed = layer.driver as? any PlacedDriver, placed.liesInOnePiece,
-            let extent = try placed.file.extents(at: hostOffset, byteCount: byteCount, limit: 1).first
+        guard let file = try (layer.driver as? any HoleBearing)?.fileWithHoles(),
+            let extent = try file.extents(at: hostOffset, byteCount: byteCount, limit: 1).first
         else { return false }
         byteCount = min(byteCount, extent.byteCount)
         if case .zero = extent.kind { return true }

@@ -89,6 +89,21 @@ def test_map_says_what_qemu_img_says(directory):
         assert json.loads(image("map", "--json", path)) == json.loads(qemu_img("map", "--output=json", path))
 
 
+@pytest.mark.parametrize("options", ["preallocation=metadata", "preallocation=falloc", "preallocation=full",
+                                     "preallocation=metadata,extended_l2=on", "preallocation=metadata,cluster_size=4k"])
+def test_map_of_a_preallocated_image(directory, options):
+    path = directory / "a"
+    qemu_img("create", "-f", "qcow2", "-o", options, path, "8M")
+    qemu_io(path, "write -P 1 1M 1M", "write -z 4100k 900k", "discard 6M 1M")
+    ours = json.loads(image("map", "--json", path))
+    assert ours == json.loads(qemu_img("map", "--output=json", path))
+    assert any(entry["data"] and not entry["zero"] for entry in ours)
+    top = directory / "top"
+    image("create", "-f", "qcow2", "-o", "extended_l2=on", "-b", path, "-F", "qcow2", top)
+    qemu_io(top, "write -P 3 512k 4k", "write -z 4M 4k")
+    assert json.loads(image("map", "--json", top)) == json.loads(qemu_img("map", "--output=json", top))
+
+
 @pytest.mark.parametrize("target", ["raw", "qcow2", "qcow2 -c", "qcow2 -c -o compression_type=zstd",
                                     "qcow2 -o cluster_size=4k", "qcow2 -o extended_l2=on"])
 def test_convert_keeps_every_byte(directory, raw, target):

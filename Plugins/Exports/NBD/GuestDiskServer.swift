@@ -24,7 +24,7 @@ final class GuestDiskServer: DiskServer {
     }
 
     func add(_ node: BlockNode, exportName: String, isWritable: Bool, ownWorkers: Bool) async throws {
-        let export = try await NamedExport.make(name: exportName, node: node, isWritable: isWritable)
+        let export = try NamedExport.make(name: exportName, node: node, isWritable: isWritable)
         guard server.exports.insert(export) else {
             throw ColdframeError(.alreadyExists, "NBD server already has export named '\(exportName)'")
         }
@@ -42,11 +42,11 @@ final class GuestDiskServer: DiskServer {
 }
 
 extension NamedExport {
-    /// Checks what the core cannot know, and asks the image for its cluster size off the actor.
+    /// Checks what the core cannot know.
     static func make(
         name: String, description: String? = nil, node: BlockNode, isWritable: Bool,
         isWritethrough: Bool = false, canMultiConnect: Bool = true, bitmaps: [ExportedBitmap] = []
-    ) async throws -> NamedExport {
+    ) throws -> NamedExport {
         guard name.utf8.count <= WireLimit.stringByteCount else {
             throw ColdframeError(.invalidArgument, "export name '\(name)' too long")
         }
@@ -56,10 +56,8 @@ extension NamedExport {
         if isWritable, node.isReadOnly {
             throw ColdframeError(.permission, "Cannot export read-only node as writable")
         }
-        // Only a preference of the image: an image that cannot say it is served all the same.
-        let clusterByteCount = await BlockingPool.shared.run { try? node.driver.information().clusterByteCount }
         return NamedExport(
             name: name, description: description, node: node, isWritable: isWritable, isWritethrough: isWritethrough,
-            clusterByteCount: clusterByteCount, canMultiConnect: canMultiConnect, bitmaps: bitmaps)
+            clusterByteCount: node.driver.clusterByteCount, canMultiConnect: canMultiConnect, bitmaps: bitmaps)
     }
 }

@@ -74,7 +74,7 @@ final class PublicServer {
     ) async throws -> PublicExport {
         try checkFree(name: name)
         let server = try server()
-        let named = try await NamedExport.make(
+        let named = try NamedExport.make(
             name: name, description: description, node: node, isWritable: isWritable,
             isWritethrough: isWritethrough, canMultiConnect: server.limits.maxConnections != 1, bitmaps: bitmaps)
         // It may have been stopped in the meantime.

@@ -23,9 +23,7 @@ final class CompressDriver: BlockDriver, Filtering {
     /// As QEMU's filters: the format's details and names are told of its own node.
     func information() throws(ColdframeError) -> BlockInformation {
         let below = try shown.driver.information()
-        return BlockInformation(
-            allocatedByteCount: below.allocatedByteCount, clusterByteCount: below.clusterByteCount,
-            isDirty: below.isDirty)
+        return BlockInformation(allocatedByteCount: below.allocatedByteCount, isDirty: below.isDirty)
     }
 
     func write(_ buffer: UnsafeRawBufferPointer, at offset: UInt64, flags: WriteFlags) throws(ColdframeError) {

@@ -36,11 +36,8 @@ struct CopyBeforeWriteFactory: BlockDriverFactory {
                 "Target '\(target.name)' has \(target.byteCount) bytes, node '\(source.name)' has "
                     + "\(source.byteCount): they must be of the same size")
         }
-        let driver = target.driver
-        let cluster = await BlockingPool.shared.run { (try? driver.information())?.clusterByteCount } ?? 0
-        let copy = BlockCopy(
-            source: source, target: target, clusterByteCount: max(cluster, BlockCopy.smallestClusterByteCount),
-            dirty: dirty)
+        let cluster = max(target.driver.clusterByteCount ?? 0, BlockCopy.smallestClusterByteCount)
+        let copy = BlockCopy(source: source, target: target, clusterByteCount: cluster, dirty: dirty)
         return CopyBeforeWriteDriver(
             copy: copy, policy: branch.onCbwError == .breakSnapshot ? .breakSnapshot : .breakGuestWrite)
     }

@@ -18,7 +18,6 @@ final class CopyOnReadDriver: BlockDriver, Resizable, Filtering {
     private let below: LayerAllocation?
     private let reservations = RangeReservations()
     private let buffers = CopyBuffers(byteCount: Int(pieceByteCount))
-    private let cluster = Locked<(body: NodeBody, byteCount: UInt64)?>(nil)
 
     init(_ file: BlockNode, below: LayerAllocation? = nil, isReadOnly: Bool = false) {
         shown = file
@@ -98,18 +97,9 @@ final class CopyOnReadDriver: BlockDriver, Resizable, Filtering {
 
     /// The clusters of the image below that a range touches, as much of them as the disk has.
     private func clusters(of range: Range<UInt64>) throws(ColdframeError) -> Range<UInt64> {
-        let unit = try clusterByteCount()
+        let unit = UInt64(shown.driver.clusterByteCount ?? 1)
         let end = (range.upperBound + unit - 1) / unit * unit
         return range.lowerBound / unit * unit..<max(min(end, shown.byteCount), range.upperBound)
-    }
-
-    /// Asked for once of each image: an overlay may come to lie above the one that was shown.
-    private func clusterByteCount() throws(ColdframeError) -> UInt64 {
-        let body = shown.body
-        if let known = cluster.withLock({ $0 }), known.body === body { return known.byteCount }
-        let byteCount = UInt64(try body.driver.information().clusterByteCount ?? 0)
-        cluster.withLock { $0 = (body, max(byteCount, 1)) }
-        return max(byteCount, 1)
     }
 
     // MARK: Writing

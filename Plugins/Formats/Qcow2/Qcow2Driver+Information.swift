@@ -20,7 +20,6 @@ extension Qcow2Driver {
         data["compression-type"] = .string(writer.compression.name)
         return BlockInformation(
             allocatedByteCount: try file.node.driver.information().allocatedByteCount,
-            clusterByteCount: UInt32(geometry.clusterByteCount),
             isDirty: header.incompatible.contains(.dirty), backingFilename: names.backingFilename,
             backingFormat: extensions.backingFormat, formatSpecific: ("qcow2", data))
     }

@@ -23,6 +23,8 @@ public final class Qcow2Driver: BlockDriver, Backed, WritebackStarting {
     private let isOpenReadOnly: Bool
     private let takesDiscards: Bool
     private let diskByteCount: Atomic<UInt64>
+    /// Known once somebody has asked.
+    let bearsHoles = Locked<Bool?>(nil)
     let hasStateWriter = Atomic<Bool>(false)
     /// From then on the image may be another than this driver knows.
     private let isClosed = Atomic<Bool>(false)
@@ -92,6 +94,7 @@ public final class Qcow2Driver: BlockDriver, Backed, WritebackStarting {
     public var isReadOnly: Bool {
         isOpenReadOnly || corruption.forbidsChanges || isClosed.load(ordering: .acquiring)
     }
+    public var clusterByteCount: UInt32? { UInt32(geometry.clusterByteCount) }
     public var displayFilename: String { file.node.driver.displayFilename }
 
     // MARK: Requests

@@ -89,6 +89,7 @@ public final class RawSidecarDriver: BlockDriver {
 
     public var byteCount: UInt64 { raw.byteCount }
     public var displayFilename: String { raw.driver.displayFilename }
+    public var clusterByteCount: UInt32? { UInt32(store.clusterByteCount) }
 
     public func information() throws(ColdframeError) -> BlockInformation {
         let (preservedCount, suspects) = store.contents.withLock { contents in
@@ -102,7 +103,7 @@ public final class RawSidecarDriver: BlockDriver {
         data["suspect-snapshots"] = .array(suspects.map { .string($0) })
         return BlockInformation(
             allocatedByteCount: try raw.driver.information().allocatedByteCount,
-            clusterByteCount: UInt32(store.clusterByteCount), formatSpecific: ("raw-sidecar", data))
+            formatSpecific: ("raw-sidecar", data))
     }
 
     // MARK: Data

@@ -2,7 +2,7 @@ import ColdframeKit
 
 /// An open vdi image. Any number of threads: the map is looked at under a short lock, and blocks are given out one at a
 /// time; the guest's data is read and written outside of both.
-final class VdiDriver: PlacedDriver {
+final class VdiDriver: PlacedDriver, HoleBearing {
     let driverName = "vdi"
     let isReadOnly: Bool
     let threadModel = ThreadModel.parallel
@@ -21,12 +21,12 @@ final class VdiDriver: PlacedDriver {
 
     var file: BlockNode { image.file }
     var byteCount: UInt64 { image.header.diskByteCount }
-    var liesInOnePiece: Bool { image.header.isFixed }
+    var clusterByteCount: UInt32? { UInt32(image.header.blockByteCount) }
+    /// A fixed image is made as one hole.
+    func fileWithHoles() -> BlockNode? { image.header.isFixed ? file : nil }
 
     func information() throws(ColdframeError) -> BlockInformation {
-        BlockInformation(
-            allocatedByteCount: try file.driver.information().allocatedByteCount,
-            clusterByteCount: UInt32(image.header.blockByteCount))
+        BlockInformation(allocatedByteCount: try file.driver.information().allocatedByteCount)
     }
 
     func place(_ range: Range<UInt64>) throws(ColdframeError) -> Place {

@@ -23,6 +23,8 @@ final class VmdkDriver: PlacedDriver, ReadOnlyDriver {
         try grains.read(into: buffer, at: offset)
     }
 
+    var clusterByteCount: UInt32? { UInt32(image.header.grainByteCount) }
+
     func information() throws(ColdframeError) -> BlockInformation {
         let grainByteCount = image.header.grainByteCount
         var part: JSONObject = [:]
@@ -38,6 +40,6 @@ final class VmdkDriver: PlacedDriver, ReadOnlyDriver {
         ]
         return BlockInformation(
             allocatedByteCount: try file.driver.information().allocatedByteCount,
-            clusterByteCount: UInt32(grainByteCount), formatSpecific: ("vmdk", data))
+            formatSpecific: ("vmdk", data))
     }
 }

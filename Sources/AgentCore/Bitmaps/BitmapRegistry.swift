@@ -54,7 +54,7 @@ struct BitmapRegistry {
     func add(_ request: BlockDirtyBitmapAdd) async throws -> DirtyBitmap {
         guard !request.name.isEmpty else { throw ColdframeError(.invalidArgument, "Bitmap name cannot be empty") }
         let node = try graph.find(deviceOrNode: request.node)
-        let granularity = try await granularity(request.granularity, of: node)
+        let granularity = try granularity(request.granularity, of: node)
         if request.persistent ?? false { try await checkCanStore(request.name, granularity, in: node) }
         // From here on without a suspension: the name is free until the bitmap is there.
         guard node.block.bitmaps.find(request.name) == nil else {
@@ -73,14 +73,14 @@ struct BitmapRegistry {
         return bitmap
     }
 
-    private func granularity(_ wanted: UInt32?, of node: GraphNode) async throws -> UInt32 {
+    private func granularity(_ wanted: UInt32?, of node: GraphNode) throws -> UInt32 {
         if let wanted {
             guard wanted >= 512, wanted.nonzeroBitCount == 1 else {
                 throw ColdframeError(.invalidArgument, "Granularity must be power of 2 and at least 512")
             }
             return wanted
         }
-        return await defaultGranularity(of: node)
+        return defaultGranularity(of: node)
     }
 
     private func checkCanStore(_ name: String, _ granularity: UInt32, in node: GraphNode) async throws {

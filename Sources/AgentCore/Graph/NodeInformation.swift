@@ -63,7 +63,7 @@ struct NodeInformation {
             filename: driver.displayFilename, format: driver.driverName, dirtyFlag: information.isDirty ? true : nil,
             actualSize: information.allocatedByteCount.map { Int64(clamping: $0) },
             virtualSize: Int64(clamping: driver.byteCount),
-            clusterSize: information.clusterByteCount.map { Int64($0) },
+            clusterSize: driver.clusterByteCount.map { Int64($0) },
             backingFilename: information.backingFilename,
             fullBackingFilename: information.backingFilename.flatMap {
                 Self.fullBackingFilename($0, imageFilename: driver.displayFilename)

@@ -59,10 +59,8 @@ final class BackupStep: TransactionStep {
     private func make(
         _ common: BackupCommonValues, source: GraphNode, target: GraphNode, backsTarget: Bool = false
     ) async throws {
-        let driver = target.block.driver
-        let cluster = await BlockingPool.shared.run { (try? driver.information())?.clusterByteCount }
         let request = try BackupRequest(common, source: source, target: target, backsTarget: backsTarget)
-        let backup = try BackupJob(request, clusterByteCount: cluster, graph: graph)
+        let backup = try BackupJob(request, graph: graph)
         do {
             job = try jobs.create(
                 id: common.jobID, driver: backup, group: group, autoFinalize: common.autoFinalize,

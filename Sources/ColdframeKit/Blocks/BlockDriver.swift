@@ -20,7 +20,9 @@ public protocol BlockDriver: AnyObject, Sendable {
     var threadModel: ThreadModel { get }
     /// What `query-named-block-nodes` reports as `file`: the file behind this driver, or a `json:` description.
     var displayFilename: String { get }
-    /// Cluster size, allocated size and format-specific information; may do I/O.
+    /// Size of the clusters that the disk lies in, in bytes; nil, the default, for drivers that know none.
+    var clusterByteCount: UInt32? { get }
+    /// Allocated size and format-specific information; may do I/O.
     func information() throws(ColdframeError) -> BlockInformation
 
     /// Fills `buffer` from the disk at `offset`. Unallocated areas read as zeros.
@@ -38,6 +40,10 @@ public protocol BlockDriver: AnyObject, Sendable {
     func extents(at offset: UInt64, byteCount: UInt64, limit: Int) throws(ColdframeError) -> [Extent]
     /// Flushes and gives up files and locks. Called once, when no request is in flight; the driver is dead afterwards.
     func close() throws(ColdframeError)
+}
+
+extension BlockDriver {
+    public var clusterByteCount: UInt32? { nil }
 }
 
 /// How many threads may be in a driver's data methods at once.
@@ -66,7 +72,6 @@ public struct WriteFlags: OptionSet, Sendable {
 public struct BlockInformation: Sendable {
     /// Bytes that the image takes on its host.
     public var allocatedByteCount: UInt64?
-    public var clusterByteCount: UInt32?
     public var isDirty: Bool
     public var backingFilename: String?
     public var backingFormat: String?
@@ -74,12 +79,11 @@ public struct BlockInformation: Sendable {
     public var formatSpecific: (type: String, data: JSONObject)?
 
     public init(
-        allocatedByteCount: UInt64? = nil, clusterByteCount: UInt32? = nil, isDirty: Bool = false,
+        allocatedByteCount: UInt64? = nil, isDirty: Bool = false,
         backingFilename: String? = nil, backingFormat: String? = nil,
         formatSpecific: (type: String, data: JSONObject)? = nil
     ) {
         self.allocatedByteCount = allocatedByteCount
-        self.clusterByteCount = clusterByteCount
         self.isDirty = isDirty
         self.backingFilename = backingFilename
         self.backingFormat = backingFormat

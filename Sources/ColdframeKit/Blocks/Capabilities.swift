@@ -204,6 +204,21 @@ public protocol Delaying: BlockDriver {
     func endRelease()
 }
 
+/// Whose data may lie in holes of its file, which take no space yet and read as zeros.
+public protocol HoleBearing: BlockDriver {
+    /// The file, if holes are to be expected under what the driver calls data; nil if it is not worth looking. May do I/O.
+    func fileWithHoles() throws(ColdframeError) -> BlockNode?
+}
+
+/// May keep a place in its file for parts of the disk that read as zeros.
+public protocol PlaceReserving: BlockDriver {
+    /// Where the place that is kept for the bytes from `offset` on begins, nil if none is, and for how many bytes, at least 1 and at
+    /// most `byteCount`, the answer holds. Of use where `extents` speaks of zeros only. Threads as for `extents`.
+    func reservedPlace(
+        at offset: UInt64, byteCount: UInt64
+    ) throws(ColdframeError) -> (hostOffset: UInt64?, byteCount: UInt64)
+}
+
 /// Can tell what it holds itself from what shows through from below.
 public protocol Layered: BlockDriver {
     /// Whether the image itself has the bytes from `offset` on (zeros that it records count), and for how many bytes, at

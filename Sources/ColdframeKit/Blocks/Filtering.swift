@@ -10,6 +10,7 @@ extension Filtering {
     public var byteCount: UInt64 { shown.byteCount }
     public var isReadOnly: Bool { shown.isReadOnly }
     public var displayFilename: String { shown.driver.displayFilename }
+    public var clusterByteCount: UInt32? { shown.driver.clusterByteCount }
     public func information() throws(ColdframeError) -> BlockInformation { try shown.driver.information() }
 
     public func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ColdframeError) {

@@ -32,14 +32,11 @@ public protocol PlacedDriver: BlockDriver {
     /// What has no place is a lack of content, as the format has images that stand on others. The default is no: it is
     /// content that reads as zeros.
     var mayStandOnAnother: Bool { get }
-    /// The disk lies in the file in one piece, whose holes are its own. The default is no.
-    var liesInOnePiece: Bool { get }
 }
 
 extension PlacedDriver {
     public var displayFilename: String { file.driver.displayFilename }
     public var mayStandOnAnother: Bool { false }
-    public var liesInOnePiece: Bool { false }
 
     public func readPacked(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ColdframeError) {
         throw ColdframeError(.unsupported, "Driver '\(driverName)' has no packed data")

@@ -37,9 +37,8 @@ final class LayeredDisk: Layered {
     var allocated: [Int] { now.isAllocated.indices.filter { now.isAllocated[$0] } }
     func fail(call: Int) { state.withLock { $0.failing = call } }
 
-    func information() throws(ColdframeError) -> BlockInformation {
-        BlockInformation(clusterByteCount: UInt32(Self.clusterByteCount))
-    }
+    var clusterByteCount: UInt32? { UInt32(Self.clusterByteCount) }
+    func information() throws(ColdframeError) -> BlockInformation { BlockInformation() }
 
     func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ColdframeError) {
         buffer.copyBytes(from: now.bytes[Int(offset)..<Int(offset) + buffer.count])

@@ -232,6 +232,13 @@ final class ClusterStore: Sendable {
         state.withLock { $0.ready.append(Reserved(run: run, isFresh: false)) }
     }
 
+    /// Clusters of the file that something refers to; counts no further than to `limit`.
+    func usedClusterCount(upTo limit: UInt64) throws(ColdframeError) -> UInt64 {
+        try state.withLock { (state) throws(ColdframeError) in
+            try state.refcounts.usedCount(before: geometry.clusterCount(forByteCount: file.byteCount), upTo: limit)
+        }
+    }
+
     // MARK: Close
 
     /// Gives back all that is reserved or waiting, and cuts the file behind its last used cluster. No request is in

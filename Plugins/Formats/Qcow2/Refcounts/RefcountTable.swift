@@ -155,6 +155,20 @@ final class RefcountTable {
         return nil
     }
 
+    /// Clusters before `end` whose refcount is not 0; counts no further than to `limit`.
+    func usedCount(before end: UInt64, upTo limit: UInt64) throws(ColdframeError) -> UInt64 {
+        var count: UInt64 = 0
+        var start: UInt64 = 0
+        while start < end, count < limit {
+            let next = min(end, start + entriesPerBlock)
+            if let block = try block(start / entriesPerBlock) {
+                for entry in 0..<Int(next - start) where block[entry] != 0 { count += 1 }
+            }
+            start = next
+        }
+        return min(count, limit)
+    }
+
     /// Those clusters of `run` whose refcount is `value`, in runs. A block that cannot be read has none.
     func runs(of value: UInt64, in run: ClusterRun) -> [ClusterRun] {
         var found: [ClusterRun] = []

@@ -11,7 +11,7 @@ final class SnapshotDisk: ReadOnlyDriver {
     let threadModel = ThreadModel.parallel
     let displayFilename: String
     private let reader: ClusterReader
-    private let clusterByteCount: UInt32
+    let clusterByteCount: UInt32?
 
     static let cacheByteLimit = 4 << 20
 
@@ -32,9 +32,7 @@ final class SnapshotDisk: ReadOnlyDriver {
             map: map, file: operations.file, backing: backing, compression: operations.compression)
     }
 
-    func information() throws(ColdframeError) -> BlockInformation {
-        BlockInformation(clusterByteCount: clusterByteCount)
-    }
+    func information() throws(ColdframeError) -> BlockInformation { BlockInformation() }
 
     func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ColdframeError) {
         try reader.read(into: buffer, at: GuestOffset(offset))

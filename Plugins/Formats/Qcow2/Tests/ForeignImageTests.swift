@@ -92,8 +92,9 @@ import Testing
     @Test func informationIsAsQEMUShowsIt() throws {
         let fixture = try ImageFixture()
         let path = try make(fixture, "refcount_bits=8,lazy_refcounts=on")
-        let information = try openImage(path, isReadOnly: true).information()
-        #expect(information.clusterByteCount == 65536)
+        let image = try openImage(path, isReadOnly: true)
+        #expect(image.clusterByteCount == 65536)
+        let information = try image.information()
         #expect(information.isDirty == false)
         #expect(information.formatSpecific?.type == "qcow2")
         #expect(information.formatSpecific?.data["refcount-bits"] == .integer(8))

@@ -23,9 +23,8 @@ final class SnapshotDisk: ReadOnlyDriver {
         self.store = store
     }
 
-    func information() throws(ColdframeError) -> BlockInformation {
-        BlockInformation(clusterByteCount: UInt32(store.clusterByteCount))
-    }
+    var clusterByteCount: UInt32? { UInt32(store.clusterByteCount) }
+    func information() throws(ColdframeError) -> BlockInformation { BlockInformation() }
 
     func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ColdframeError) {
         var done = 0

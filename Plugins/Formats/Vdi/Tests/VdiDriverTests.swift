@@ -13,7 +13,7 @@ import Testing
         let path = try #require(try folder.image(of: disk, format: "vdi", options: options))
         var driver = try openImage(path)
         #expect(try driver.readBytes(0, disk.count) == disk)
-        #expect(try driver.information().clusterByteCount == 1 << 20)
+        #expect(driver.clusterByteCount == 1 << 20)
         driver = try openImage(path, isReadOnly: false)
         var expected = disk
         let bytes = SeededGenerator.bytes(2_500_000, seed: 4)

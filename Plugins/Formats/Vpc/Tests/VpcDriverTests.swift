@@ -23,7 +23,7 @@ import Testing
         #expect(try folder.disk(of: path, format: "vpc") == read)
         #expect(Array(read.prefix(disk.count)) == disk)
         if options.contains("force_size") { #expect(driver.byteCount == UInt64(disk.count)) }
-        #expect(try driver.information().clusterByteCount == (options.contains("fixed") ? nil : 2 << 20))
+        #expect(driver.clusterByteCount == (options.contains("fixed") ? nil : 2 << 20))
     }
 
     @Test func whatHasNoBlockIsAHole() throws {

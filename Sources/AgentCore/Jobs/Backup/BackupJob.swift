@@ -23,14 +23,13 @@ final class BackupJob: JobDriver, NodeUsing {
     private let targetGate: BlockNode
 
     /// Puts the filter above the source, which is drained; so is the target.
-    /// - Parameter clusterByteCount: of the target's format; nil if it has none.
-    init(_ request: BackupRequest, clusterByteCount: UInt32?, graph: Graph) throws {
+    init(_ request: BackupRequest, graph: Graph) throws {
         self.request = request
         self.graph = graph
         let (source, target) = (request.source, request.target)
         let bitmap = try request.bitmap.map { try BackupBitmap($0, on: source, mode: request.bitmapMode) }
         self.bitmap = bitmap
-        let cluster = max(clusterByteCount ?? 0, BlockCopy.smallestClusterByteCount)
+        let cluster = max(target.block.driver.clusterByteCount ?? 0, BlockCopy.smallestClusterByteCount)
         sourceGate = BlockNode(source.body)
         targetGate = BlockNode(target.body)
         do {
@@ -104,7 +103,7 @@ final class BackupJob: JobDriver, NodeUsing {
 
     private enum Outcome {
         case done, interrupted
-        case failed(BlockCopy.Failure)
+        case failed(CopyFailure)
     }
 
     /// The job's thread: copies until all is copied, somebody interrupts or a request fails.

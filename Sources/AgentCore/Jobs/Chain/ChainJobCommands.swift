@@ -57,7 +57,7 @@ private func commit(_ arguments: BlockCommitArguments, _ agent: Agent) async thr
         if request.isActive {
             driver = try MirrorJob(
                 MirrorRequest(request, baseWasReadOnly: wasReadOnly),
-                granularity: await defaultGranularity(of: base), graph: graph, lane: agent.lane)
+                granularity: defaultGranularity(of: base), graph: graph, lane: agent.lane)
         } else {
             driver = try CommitJob(request, baseWasReadOnly: wasReadOnly, graph: graph, lane: agent.lane)
         }

@@ -75,9 +75,10 @@ final class CommitJob: JobDriver, NodeUsing {
             switch await BlockingPool.shared.run({ [copy] in copy.run(control) }) {
             case .done: return
             case .interrupted: continue
-            case .failed(let error, let isRead):
-                let action = control.report(error, isRead: isRead, policy: JobErrorPolicy(request.arguments.onError))
-                if action == .report { throw error.asJobError }
+            case .failed(let failure):
+                let action = control.report(
+                    failure.error, isRead: failure.isRead, policy: JobErrorPolicy(request.arguments.onError))
+                if action == .report { throw failure.error.asJobError }
                 // What is ignored is tried again, but not at once.
                 if action == .ignore { await BlockingPool.shared.run { control.wait(milliseconds: 100) { false } } }
             }

@@ -9,7 +9,7 @@ final class LayerCopy: Sendable {
         case done
         /// A pause or a cancel.
         case interrupted
-        case failed(ColdframeError, isRead: Bool)
+        case failed(CopyFailure)
     }
     /// Small enough for what was read to be in the processor's cache when it is written.
     private static let chunkByteCount: UInt64 = 256 << 10
@@ -17,13 +17,13 @@ final class LayerCopy: Sendable {
     /// The job's own views: their gates are what a drain closes.
     let source: BlockNode
     let target: BlockNode
+    private let parts: PartCopy
     /// What the target has already; nil to copy over what it has.
     private let present: LayerAllocation?
     /// The images whose content is copied.
     private let copied: LayerAllocation
     /// Keeps writers out of the part that is being copied; nil where nobody else writes the target.
     private let reservations: RangeReservations?
-    private let buffers = CopyBuffers(byteCount: Int(chunkByteCount))
     private let position = Atomic<UInt64>(0)
 
     init(
@@ -33,6 +33,7 @@ final class LayerCopy: Sendable {
     ) {
         self.source = source
         self.target = target
+        parts = PartCopy(from: source, to: target, limit: Self.chunkByteCount)
         self.copied = copied
         self.present = present
         self.reservations = reservations
@@ -50,7 +51,6 @@ final class LayerCopy: Sendable {
         while !control.isInterrupted {
             let start = offset
             guard start < end else { return flushed() }
-            var isRead = true
             let step: (byteCount: UInt64, isCopied: Bool)
             do {
                 // Gates first, then the part: a drain must not wait for a writer who waits for the part.
@@ -63,8 +63,8 @@ final class LayerCopy: Sendable {
                     target.gate.leave()
                     source.gate.leave()
                 }
-                step = try advance(chunk, &isRead)
-            } catch { return .failed(error, isRead: isRead) }
+                step = try advance(chunk)
+            } catch { return .failed(error) }
             position.store(start + step.byteCount, ordering: .releasing)
             control.setProgress(current: start + step.byteCount, total: end)
             if step.isCopied { control.throttle(byteCount: step.byteCount) }
@@ -77,13 +77,19 @@ final class LayerCopy: Sendable {
         do {
             try target.flush()
             return .done
-        } catch { return .failed(error, isRead: false) }
+        } catch { return .failed(CopyFailure(error: error, isRead: false)) }
     }
 
     /// Handles the first bytes of the part that are alike.
-    private func advance(
-        _ chunk: Range<UInt64>, _ isRead: inout Bool
-    ) throws(ColdframeError) -> (byteCount: UInt64, isCopied: Bool) {
+    private func advance(_ chunk: Range<UInt64>) throws(CopyFailure) -> (byteCount: UInt64, isCopied: Bool) {
+        let (byteCount, isCopied): (UInt64, Bool)
+        do { (byteCount, isCopied) = try look(chunk) } catch { throw CopyFailure(error: error, isRead: true) }
+        if isCopied { try parts.copy(chunk.lowerBound..<chunk.lowerBound + byteCount) }
+        return (byteCount, isCopied)
+    }
+
+    /// How many bytes at the beginning of the part are alike, and whether they are to be copied.
+    private func look(_ chunk: Range<UInt64>) throws(ColdframeError) -> (byteCount: UInt64, isCopied: Bool) {
         var count = chunk.upperBound - chunk.lowerBound
         if let present {
             let (isThere, run) = try present.holds(at: chunk.lowerBound, byteCount: count)
@@ -91,44 +97,6 @@ final class LayerCopy: Sendable {
             count = run
         }
         let (isHeld, run) = try copied.holds(at: chunk.lowerBound, byteCount: count)
-        if isHeld { try copy(chunk.lowerBound..<chunk.lowerBound + run, &isRead) }
         return (run, isHeld)
-    }
-
-    private func copy(_ part: Range<UInt64>, _ isRead: inout Bool) throws(ColdframeError) {
-        var offset = part.lowerBound
-        while offset < part.upperBound {
-            isRead = true
-            let extents = try source.direct.extents(at: offset, byteCount: part.upperBound - offset, limit: 64)
-            var stop = part.upperBound
-            var isZero = false
-            if let first = extents.first, first.end > offset {
-                isZero = first.readsAsZero
-                let alike = extents.prefix { $0.readsAsZero == isZero }
-                stop = min(stop, alike.last?.end ?? stop)
-            }
-            if isZero {
-                isRead = false
-                try target.direct.writeZeroes(at: offset, byteCount: stop - offset)
-            } else {
-                try copyData(offset..<stop, &isRead)
-            }
-            offset = stop
-        }
-    }
-
-    private func copyData(_ part: Range<UInt64>, _ isRead: inout Bool) throws(ColdframeError) {
-        try buffers.with { (memory) throws(ColdframeError) in
-            let buffer = UnsafeMutableRawBufferPointer(start: memory, count: Int(part.upperBound - part.lowerBound))
-            try source.direct.read(into: buffer, at: part.lowerBound)
-            isRead = false
-            try target.direct.write(UnsafeRawBufferPointer(buffer), at: part.lowerBound)
-        }
-    }
-}
-
-extension Extent {
-    fileprivate var readsAsZero: Bool {
-        if case .zero = kind { true } else { false }
     }
 }

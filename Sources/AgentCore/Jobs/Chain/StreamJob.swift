@@ -71,7 +71,8 @@ final class StreamJob: JobDriver, NodeUsing {
                 if let ignored { throw ignored.asJobError }
                 return
             case .interrupted: continue
-            case .failed(let error, _):
+            case .failed(let failure):
+                let error = failure.error
                 switch control.report(error, isRead: true, policy: JobErrorPolicy(request.arguments.onError)) {
                 case .report: throw error.asJobError
                 case .ignore:

@@ -39,7 +39,7 @@ struct MirrorStart {
     /// `check` is called twice: the world may have changed while it was brought to rest.
     func run(_ agent: Agent, _ check: () throws -> MirrorRequest) async throws {
         var request = try check()
-        let granularity = await defaultGranularity(of: request.target)
+        let granularity = defaultGranularity(of: request.target)
         let drain = GraphDrain([request.source, request.target])
         _ = await drain.begin()
         defer { drain.end() }
@@ -60,9 +60,7 @@ struct MirrorStart {
 
 /// The granularity of a bitmap where none is given: the image's cluster size, within bounds.
 @AgentActor
-func defaultGranularity(of node: GraphNode) async -> UInt32 {
-    let driver = node.block.driver
-    let cluster = await BlockingPool.shared.run { (try? driver.information())?.clusterByteCount }
-    guard let cluster, cluster.nonzeroBitCount == 1 else { return 65536 }
+func defaultGranularity(of node: GraphNode) -> UInt32 {
+    guard let cluster = node.block.driver.clusterByteCount, cluster.nonzeroBitCount == 1 else { return 65536 }
     return min(max(cluster, 4096), 65536)
 }

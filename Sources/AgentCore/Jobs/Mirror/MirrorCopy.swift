@@ -14,7 +14,7 @@ final class MirrorCopy: Sendable {
         case equal
         /// A pause or a cancel.
         case interrupted
-        case failed(ColdframeError, isRead: Bool)
+        case failed(CopyFailure)
     }
     /// Small enough for what was read to be in the processor's cache when it is written.
     private static let chunkByteCount: UInt64 = 256 << 10
@@ -26,7 +26,7 @@ final class MirrorCopy: Sendable {
     let source: BlockNode
     let target: BlockNode
     let reservations = RangeReservations()
-    private let buffers: CopyBuffers
+    private let parts: PartCopy
     private let chunkByteCount: UInt64
     private let unmaps: Bool
     /// Holes are part of the progress.
@@ -48,7 +48,7 @@ final class MirrorCopy: Sendable {
         self.unmaps = unmaps
         self.countsHoles = countsHoles
         chunkByteCount = max(Self.chunkByteCount, UInt64(bitmap.granularity))
-        buffers = CopyBuffers(byteCount: Int(chunkByteCount))
+        parts = PartCopy(from: source, to: target, limit: chunkByteCount, zeroFlags: unmaps ? .mayUnmap : [])
     }
 
     /// The job is to end as soon as both sides are equal.
@@ -120,7 +120,9 @@ final class MirrorCopy: Sendable {
         while !control.isInterrupted {
             // What has failed is still to be done.
             defer { showProgress(control) }
-            if let failure = writeFailure.withLock({ $0.take() }) { return .failed(failure, isRead: false) }
+            if let error = writeFailure.withLock({ $0.take() }) {
+                return .failed(CopyFailure(error: error, isRead: false))
+            }
             let next = bitmap.withBits { $0.nextDirty(from: position, limit: chunkByteCount) }
             guard let part = next else {
                 if position > 0 {
@@ -149,7 +151,7 @@ final class MirrorCopy: Sendable {
         do {
             try target.flush()
             return .equal
-        } catch { return .failed(error, isRead: false) }
+        } catch { return .failed(CopyFailure(error: error, isRead: false)) }
     }
 
     /// nil if it went well.
@@ -165,24 +167,9 @@ final class MirrorCopy: Sendable {
         }
         let byteCount = part.upperBound - part.lowerBound
         bitmap.updateBits { $0.clear(at: part.lowerBound, byteCount: byteCount) }
-        var isRead = true
-        do {
-            let extents = try source.direct.extents(at: part.lowerBound, byteCount: byteCount, limit: 1)
-            if let first = extents.first, first.end >= part.upperBound, case .zero = first.kind {
-                isRead = false
-                try target.direct.writeZeroes(
-                    at: part.lowerBound, byteCount: byteCount, flags: unmaps ? .mayUnmap : [])
-            } else {
-                try buffers.with { (memory) throws(ColdframeError) in
-                    let buffer = UnsafeMutableRawBufferPointer(start: memory, count: Int(byteCount))
-                    try source.direct.read(into: buffer, at: part.lowerBound)
-                    isRead = false
-                    try target.direct.write(UnsafeRawBufferPointer(buffer), at: part.lowerBound)
-                }
-            }
-        } catch {
+        do { try parts.copy(part) } catch {
             bitmap.updateBits { $0.set(at: part.lowerBound, byteCount: byteCount) }
-            return .failed(ColdframeError(wrapping: error), isRead: isRead)
+            return .failed(error)
         }
         copied.add(byteCount, ordering: .releasing)
         return nil

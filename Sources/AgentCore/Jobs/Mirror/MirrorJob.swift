@@ -115,7 +115,8 @@ final class MirrorJob: JobDriver, NodeUsing {
                 defer { control.setPausable(true) }
                 let isHeld = pivots ? try await lane.run(for: control) { await holdIfEqual() } : await holdIfEqual()
                 if isHeld { return }
-            case .failed(let error, let isRead):
+            case .failed(let failure):
+                let (error, isRead) = (failure.error, failure.isRead)
                 let option = isRead ? request.options.onSourceError : request.options.onTargetError
                 if control.report(error, isRead: isRead, policy: JobErrorPolicy(option)) == .report {
                     throw error.asJobError

@@ -44,9 +44,8 @@ final class MemoryDisk: BlockDriver {
         changed.broadcast()
     }
 
-    func information() throws(ColdframeError) -> BlockInformation {
-        BlockInformation(clusterByteCount: UInt32(Self.clusterByteCount))
-    }
+    var clusterByteCount: UInt32? { UInt32(Self.clusterByteCount) }
+    func information() throws(ColdframeError) -> BlockInformation { BlockInformation() }
 
     func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ColdframeError) {
         try begin { $0.reads += 1 }
