@@ -16,6 +16,7 @@ final class MetadataTransaction {
     /// Blocks with changes, by index.
     private var edits: [UInt64: RefcountBlock] = [:]
     private var placed: [UInt64: HostOffset] = [:]
+    /// The one that was asked for last.
     private var recent: (index: UInt64, block: RefcountBlock)?
     private var searchStart: UInt64
     private var usedEnd: UInt64 = 0
@@ -54,7 +55,10 @@ final class MetadataTransaction {
     func refcount(ofCluster cluster: UInt64) throws(ColdframeError) -> UInt64 {
         let index = cluster / table.entriesPerBlock
         if let recent, recent.index == index { return recent.block[Int(cluster % table.entriesPerBlock)] }
-        if let block = edits[index] { return block[Int(cluster % table.entriesPerBlock)] }
+        if let block = edits[index] {
+            recent = (index, block)
+            return block[Int(cluster % table.entriesPerBlock)]
+        }
         return try table.refcount(ofCluster: cluster)
     }
 

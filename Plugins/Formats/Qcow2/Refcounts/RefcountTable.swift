@@ -5,6 +5,7 @@ import ColdframeKit
 final class RefcountTable {
     let file: ImageFile
     let geometry: Geometry
+    let entriesPerBlock: UInt64
     /// Looked at before a block is changed in place; nil for whoever mends an image that nobody has open.
     var guardian: MetadataGuard?
     /// Host offsets of the blocks, 0 where there is none.
@@ -19,13 +20,12 @@ final class RefcountTable {
     init(file: ImageFile, geometry: Geometry, header: Header, cacheByteLimit: Int) throws(ColdframeError) {
         self.file = file
         self.geometry = geometry
+        entriesPerBlock = geometry.refcountBlockEntryCount
         cachedBlockLimit = max(4, cacheByteLimit / Int(geometry.clusterByteCount))
         let entryCount = Int(UInt64(header.refcountTableClusterCount) << UInt64(geometry.clusterBits - 3))
         blockOffsets = try file.readWords(
             count: entryCount, at: header.refcountTableOffset, "Could not initialize refcount handling: refcount table")
     }
-
-    var entriesPerBlock: UInt64 { geometry.refcountBlockEntryCount }
 
     /// The block that counts the clusters from `index * entriesPerBlock` on; nil if there is none, all 0.
     func block(_ index: UInt64) throws(ColdframeError) -> RefcountBlock? {
