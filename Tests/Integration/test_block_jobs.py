@@ -3,7 +3,7 @@
 import pytest
 
 from harness import images
-from harness.blockjobs import add, block_job, source_and_target, without_drains, without_progress, write
+from harness.blockjobs import add, bitmaps, block_job, source_and_target, without_drains, without_progress, write
 from harness.reference import answer, both, story, wait_gone, wait_status
 
 MEBIBYTE = 1 << 20
@@ -143,13 +143,6 @@ def test_what_a_backup_refuses(twins):
 
 def slow_here(peer):
     return backup(peer, speed=1)
-
-
-def bitmaps(peer):
-    nodes = peer.execute("query-named-block-nodes")
-    found = next(entry for entry in nodes if entry["node-name"] == "src").get("dirty-bitmaps", [])
-    # QEMU keeps what is still to be copied in bitmaps of the source; that is nobody's business.
-    return [entry for entry in found if "name" in entry or entry["recording"]]
 
 
 @pytest.mark.parametrize("sync", ["bitmap", "full"])

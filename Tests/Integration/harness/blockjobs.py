@@ -48,3 +48,9 @@ def without_drains(told):
 def block_job(peer, job_id):
     jobs = [job for job in peer.execute("query-block-jobs") if job["device"] == job_id]
     return {key: value for key, value in jobs[0].items() if key not in ("busy", "offset")} if jobs else None
+
+
+def bitmaps(peer, node="src"):
+    """A node's dirty bitmaps. QEMU keeps what is still to be copied in bitmaps of the source; that is nobody's business."""
+    found = next((entry for entry in peer.execute("query-named-block-nodes") if entry["node-name"] == node), {})
+    return [entry for entry in found.get("dirty-bitmaps", []) if "name" in entry or entry["recording"]]

@@ -16,7 +16,12 @@ RUNS = [(start * MEBIBYTE, MEBIBYTE - 65536) for start in range(4)]
 # Chains and pairs: name, what is below it, pattern and places of what is written at first.
 CHAIN = {"base": (None, 1, [(0, 4 * MEBIBYTE)]), "mid": ("base", 2, RUNS), "top": ("mid", 3, [(3 * MEBIBYTE, 65536)])}
 PAIR = {"src": (None, 4, RUNS), "dst": (None, 0, [])}
-PAIR_AND_OTHER = {**PAIR, "other": (None, 0, [])}
+LAYERED = {"base": CHAIN["base"], "mid": CHAIN["mid"], "dst": PAIR["dst"]}
+# Its bitmap `b` holds all runs but the first.
+MARKED = {"marked": PAIR["src"], "dst": PAIR["dst"]}
+# The job makes its target itself.
+MADE = {"src": PAIR["src"]}
+OTHER = {"other": (None, 0, [])}
 # The place of an injected error: where the requests of all jobs begin, whatever their size.
 FAULT_OFFSET = 2 * MEBIBYTE
 
@@ -26,10 +31,12 @@ def templates():
     """The files that every job starts from. Names in them are relative."""
     folder = tempfile.TemporaryDirectory(prefix="cf-jobs-")
     path = pathlib.Path(folder.name)
-    for node, (below, pattern, places) in (CHAIN | PAIR_AND_OTHER).items():
+    for node, (below, pattern, places) in (CHAIN | PAIR | MARKED | OTHER).items():
         images.run("qemu-img", "create", "-q", "-f", "qcow2", *(["-b", f"{below}.qcow2", "-F", "qcow2"] if below else []),
                    f"{node}.qcow2", SIZE, cwd=path)
-        for offset, length in places:
+        for number, (offset, length) in enumerate(places):
+            if (node, number) == ("marked", 1):
+                images.run("qemu-img", "bitmap", "--add", path / "marked.qcow2", "b")
             images.write_pattern(path / f"{node}.qcow2", pattern, offset, length)
     images.create(path / "dst.raw", SIZE, form="raw")
     return folder, path
@@ -53,7 +60,9 @@ def fault(node, kind, errno=5, **more):
                               **more}]}
 
 
-# The first write that reaches a target after it was flushed for the job's being ready.
+# The first write that reaches a target.
+FAULT_AT_ONCE = {"inject-error": [{"event": "pwritev", "iotype": "write", "errno": 5, "once": True}]}
+# The first one after it was flushed for the job's being ready.
 FAULT_WHEN_READY = {"set-state": [{"event": "flush_to_disk", "state": 1, "new_state": 2}],
                     "inject-error": [{"event": "pwritev", "state": 2, "iotype": "write", "errno": 5, "once": True}]}
 
@@ -64,7 +73,7 @@ class Disks:
     def __init__(self, peer, folder, layout):
         self.peer, self.folder, self.layout = peer, folder, layout
         self.faults = {}
-        self.forms = dict.fromkeys(layout, "qcow2")
+        self.forms = {}
 
     def fail(self, node, rules):
         """Puts rules between a node and its file."""
@@ -74,7 +83,10 @@ class Disks:
             self.forms[node] = "raw"
 
     def path(self, node):
-        return self.folder / f"{node}.{self.forms[node]}"
+        return self.folder / f"{node}.{self.form(node)}"
+
+    def form(self, node):
+        return self.forms.get(node, "qcow2")
 
     def add(self):
         for node, (below, _, _) in self.layout.items():
@@ -83,7 +95,7 @@ class Disks:
             file = {"driver": "file", "filename": str(self.path(node)), "discard": "unmap"}
             if node in self.faults:
                 file = {"driver": "blkdebug", "image": file, "discard": "unmap", **self.faults[node]}
-            self.peer.execute("blockdev-add", driver=self.forms[node], node_name=node, file=file, backing=below,
+            self.peer.execute("blockdev-add", driver=self.form(node), node_name=node, file=file, backing=below,
                               discard="unmap")
 
     def nodes(self):
@@ -92,19 +104,12 @@ class Disks:
                       for node in self.peer.execute("query-named-block-nodes") if not node["node-name"].startswith("#"))
 
 
-def assert_same_after(ours, theirs, succeeded):
-    """Once all is closed: the disks show the same, and qemu-img finds nothing wrong with either side's.
-
-    How much of a copy is there that was not finished is a matter of time; the disk that was copied is whole.
-    """
-    if "top" in ours.layout:
-        shown = ["top", "base"] if succeeded else ["top"]
-    else:
-        shown = ["src", "dst"] if succeeded else ["src"]
-    commands = [["qemu-img", "compare", "-f", ours.forms[node], "-F", theirs.forms[node], ours.path(node), theirs.path(node)]
+def assert_same_after(ours, theirs, shown):
+    """Once all is closed: `shown` shows the same, and qemu-img finds nothing wrong with either side's files."""
+    commands = [["qemu-img", "compare", "-f", ours.form(node), "-F", theirs.form(node), ours.path(node), theirs.path(node)]
                 for node in shown]
-    commands += [["qemu-img", "check", "-q", disks.path(node)] for disks in (ours, theirs) for node in disks.layout
-                 if disks.forms[node] == "qcow2"]
+    commands += [["qemu-img", "check", "-q", disks.path(node)] for disks in (ours, theirs)
+                 for node in {**disks.layout, **dict.fromkeys(shown)} if disks.form(node) == "qcow2"]
     running = [subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
                for command in commands]
     for command, process in zip(commands, running):

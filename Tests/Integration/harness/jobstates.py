@@ -1,99 +1,115 @@
-"""Jobs of every type, brought into every state in which a client can meet them, and led out of it again."""
+"""Jobs of every kind, brought into every state in which a client can meet them, and led out of it again."""
 
-import copy
+import dataclasses
 import time
 
-from .jobimages import CHAIN, FAULT_WHEN_READY, PAIR, PAIR_AND_OTHER, Disks, assert_same_after, fault
-from .blockjobs import write
+from .blockjobs import bitmaps, write
+from .jobbitmaps import assert_nothing_is_forgotten, clean_ranges
+from .jobimages import FAULT_AT_ONCE, FAULT_WHEN_READY, OTHER, Disks, assert_same_after, fault
+from .jobkinds import KINDS, SMALL
 from .reference import answer, assert_equal, plain, story
 
 JOB = "j"
 COMPANION = "k"
 # A first request passes any limit; the next one then waits for hours.
 HELD = {"speed": 1}
+KEPT = {"auto-dismiss": False}
 
-# Type: command, arguments, images, whose file is read and whose is written, the options for errors there.
-KINDS = {
-    "backup": ("blockdev-backup", {"device": "src", "target": "dst", "sync": "full"}, PAIR,
-               ("src", "on-source-error"), ("dst", "on-target-error")),
-    "mirror": ("blockdev-mirror", {"device": "src", "target": "dst", "sync": "full"}, PAIR,
-               ("src", "on-source-error"), ("dst", "on-target-error")),
-    "blocking": ("blockdev-mirror", {"device": "src", "target": "dst", "sync": "full", "copy-mode": "write-blocking"}, PAIR,
-                 ("src", "on-source-error"), ("dst", "on-target-error")),
-    "commit": ("block-commit", {"device": "top", "top-node": "mid", "base-node": "base"}, CHAIN,
-               ("mid", "on-error"), ("base", "on-error")),
-    "active": ("block-commit", {"device": "top", "base-node": "base"}, CHAIN, ("mid", "on-error"), ("base", "on-error")),
-    "stream": ("block-stream", {"device": "top", "base-node": "base"}, CHAIN, ("mid", "on-error"), None),
-}
-COMES_TO_BE_READY = ("mirror", "blocking", "active")
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """How a job is started, whose file fails and what that does, how it goes on from there, and the status in which it is
+    then."""
+
+    status: str
+    options: dict = dataclasses.field(default_factory=dict)
+    failing: str | None = None
+    policy: str | None = None
+    steps: tuple = ()
+
+    @property
+    def is_of_ready_jobs(self):
+        return self.status in ("ready", "standby") or self.failing == "target"
+
+    @property
+    def is_before_ready(self):
+        return self.status in ("running", "paused") or self.failing == "source"
+
+
 STATES = {
-    # How it is started, whose file fails, how it goes on from there, and the status in which it is then.
-    "running": (HELD, None, [], "running"),
-    "paused": (HELD, None, ["job-pause"], "paused"),
-    "paused by an error": ({"error": "stop"}, "source", [], "paused"),
-    "ready": ({}, None, [], "ready"),
-    "standby": ({}, None, ["job-pause"], "standby"),
-    "standby by an error": ({"error": "stop"}, "target", ["write"], "standby"),
-    "waiting": ({}, None, [], "waiting"),
-    "pending": ({"auto-finalize": False}, None, ["job-complete"], "pending"),
-    "concluded": ({"auto-dismiss": False}, None, ["job-complete"], "concluded"),
-    "failed": ({"auto-dismiss": False, "error": "report"}, "source", [], "concluded"),
+    "running": State("running", HELD),
+    "paused": State("paused", HELD, steps=("job-pause",)),
+    "paused by an error": State("paused", failing="source", policy="stop"),
+    "ready": State("ready"),
+    "standby": State("standby", steps=("job-pause",)),
+    "standby by an error": State("standby", failing="target", policy="stop", steps=("write",)),
+    "waiting": State("waiting"),
+    "pending": State("pending", {"auto-finalize": False}, steps=("job-complete",)),
+    "concluded": State("concluded", KEPT, steps=("job-complete",)),
+    "failed": State("concluded", KEPT, failing="source", policy="report"),
+    "failed when ready": State("concluded", KEPT, failing="target", policy="report", steps=("write",)),
 }
 
 
 def reached(kind):
-    """The states that jobs of a type come to."""
-    def comes_to(status):
-        if status in ("ready", "standby"):
-            return kind in COMES_TO_BE_READY
-        # Of the types that end by themselves only a backup can be one of several in a transaction.
-        return status != "waiting" or kind == "backup"
-    return [state for state, (_, _, _, status) in STATES.items() if comes_to(status)]
+    """The states that jobs of a kind come to."""
+    kind = KINDS[kind]
+
+    def is_reached(state):
+        if state.is_of_ready_jobs and not kind.comes_to_be_ready or state.is_before_ready and kind.begins_ready:
+            return False
+        if state.failing == "target" and kind.makes_target:
+            return False
+        # Of the kinds that end by themselves only some can be one of several in a transaction.
+        return state.status != "waiting" or kind.can_be_grouped
+    return [name for name, state in STATES.items() if is_reached(state)]
 
 
 class CellJob:
     """One job of one peer, from its nodes' making to their end."""
 
-    def __init__(self, peer, folder, kind, state):
-        self.peer, self.folder, self.kind, self.state = peer, folder, kind, state
-        self.command, self.arguments, layout, self.source, self.target = KINDS[kind]
-        self.disks = Disks(peer, folder, PAIR_AND_OTHER if state == "waiting" else layout)
-        self.is_exported = False
+    def __init__(self, peer, folder, kind, state=None):
+        self.peer, self.folder, self.kind = peer, folder, KINDS[kind]
+        self.state = STATES.get(state, State("concluded", KEPT))
+        self.disks = Disks(peer, folder, self.kind.layout | (OTHER if self.has_companion else {}))
+        self.is_exported = self.kind.writes or "write" in self.state.steps
+        self.has_part = self.kind.is_parallel or self.state.status in ("running", "paused") and not self.state.failing
+
+    @property
+    def has_companion(self):
+        """It is kept waiting by another one."""
+        return self.state.status == "waiting"
 
     def start(self, options):
-        """Its nodes, and the job; in the state `waiting` it has a companion that keeps it there."""
+        """Its nodes, and the job."""
         self.disks.add()
         if self.is_exported:
-            self.peer.execute("block-export-add", type="nbd", id="e", name="e", writable=True,
-                              node_name="top" if "top" in self.disks.layout else "src")
+            self.peer.execute("block-export-add", type="nbd", id="e", name="e", writable=True, node_name=self.kind.disk)
         self.mark = self.peer.mark()
-        arguments = {"job-id": JOB, "filter-node-name": "filter", **self.arguments, **options}
-        if self.state != "waiting":
-            return answer(self.peer, self.command, arguments)
-        other = {**self.arguments, "job-id": COMPANION, "target": "other", **HELD}
+        arguments = {"job-id": JOB, **self.kind.arguments, **options}
+        if self.kind.makes_target:
+            arguments["target"] = str(self.disks.path("dst"))
+        if self.kind.command != "drive-mirror":
+            arguments["filter-node-name"] = "filter"
+        if not self.has_companion:
+            return answer(self.peer, self.kind.command, arguments)
+        other = {"job-id": COMPANION, "device": self.kind.disk, "target": "other", "sync": "full", **HELD}
         return answer(self.peer, "transaction", {"properties": {"completion-mode": "grouped"}, "actions": [
-            {"type": self.command, "data": data} for data in (arguments, other)]})
+            {"type": self.kind.command, "data": arguments}, {"type": "blockdev-backup", "data": other}]})
 
     def shown(self):
         """What both queries say of it."""
         return plain([next((entry for entry in self.peer.execute(query) if entry[key] == JOB), None)
                       for query, key in (("query-jobs", "id"), ("query-block-jobs", "device"))], self.folder)
 
-    def settled(self, is_reached=None, timeout=10):
-        """What is shown once that is reached, or once the job stays as it is for a while."""
-        start = time.monotonic()
-        last, since = None, start
-        while True:
-            shown = self.shown()
-            now = time.monotonic()
-            if shown != last:
-                last, since = shown, now
-            seen = comparable(copy.deepcopy(shown), self.kind, self.state)
-            if is_reached and is_reached(seen) or now - start > timeout:
-                return seen
-            if not is_reached and now - since > 0.03 and not (shown[1] and shown[1]["busy"]):
-                return seen
+    def settled(self, is_reached):
+        """What is shown once that is reached, or when it was looked for in vain for 15 seconds, in which the peer ran as well."""
+        for _ in range(5000):
+            seen = self.comparable(self.shown())
+            if is_reached(seen):
+                break
             time.sleep(0.002)
+        return seen
 
     def ask(self, command, **arguments):
         """A verb, by the name of the argument that its command has for the job."""
@@ -102,63 +118,133 @@ class CellJob:
 
     def step(self, name):
         """A verb, or a client's write to the disk that the job copies."""
-        return write(self.folder, "write -P 9 1M 64k", export="e") if name == "write" else self.ask(name)
+        return write(self.folder, self.kind.writes or SMALL, export="e") if name == "write" else self.ask(name)
 
-    def lead_out(self, timeout=30):
+    def bitmaps(self):
+        """Those of a backup; with no number where that is a matter of time."""
+        if "bitmap" not in self.kind.arguments:
+            return []
+        found = bitmaps(self.peer, self.kind.disk)
+        return [{**entry, "count": "part"} for entry in found] if self.leaves_part else found
+
+    @property
+    def leaves_part(self):
+        """What is left to be copied goes into the bitmap, wherever the job was stopped."""
+        return self.kind.keeps_what_is_left and (self.has_part or self.state.policy == "stop")
+
+    def lead_out(self):
         """Lets the job end well from wherever it is, and closes its disks. Returns its whole story."""
         for job_id in (JOB, COMPANION):
             answer(self.peer, "block-job-set-speed", {"device": job_id, "speed": 0})
-        deadline = time.monotonic() + timeout
+        looks = 0
         while jobs := self.peer.execute("query-jobs"):
-            assert time.monotonic() < deadline, f"{jobs} stay: {story(self.peer, self.mark, JOB)}"
+            looks += 1
+            assert looks < 10000, f"{jobs} stay: {story(self.peer, self.mark, JOB)}"
             match jobs[-1]["id"] == JOB and jobs[-1]["status"]:
                 case "paused" | "standby": self.ask("job-resume")
                 case "ready": self.ask("job-complete")
                 case "pending": self.ask("job-finalize")
                 case "concluded": self.ask("job-dismiss")
             time.sleep(0.001)
-        self.told = comparable_story(story(self.peer, self.mark, JOB), self.kind, self.state)
+        self.told = self.comparable_story(story(self.peer, self.mark, JOB))
         if self.is_exported:
             self.peer.execute("block-export-del", id="e", mode="hard")
             self.peer.wait_event("BLOCK_EXPORT_DELETED", self.mark)
+        marks = self.bitmaps()
+        if marks and not self.leaves_part:
+            marks.append(self.peer.execute("x-debug-block-dirty-bitmap-sha256", node=self.kind.disk, name="b"))
+        if self.kind.keeps_what_is_left:
+            self.clean = clean_ranges(self.peer, self.folder, self.kind.disk)
         nodes = self.disks.nodes()
         closed = [answer(self.peer, "blockdev-del", {"node-name": node}) for node in reversed(self.disks.layout)]
-        return plain([self.told, nodes, closed], self.folder)
+        return plain([self.told, marks, nodes, closed], self.folder)
 
     @property
     def succeeded(self):
         return any(isinstance(entry, list) and entry[0] == "BLOCK_JOB_COMPLETED" and "error" not in entry[1]
                    for entry in self.told)
 
+    # What can be compared
+
+    def comparable(self, entries):
+        """The answers of queries or the data of events, without what is a matter of time: how far a job has come when
+        something stops it halfway."""
+        for entry in entries:
+            if entry and is_part(entry) and self.has_part:
+                for name in ("current-progress", "offset"):
+                    if name in entry:
+                        entry[name] = "part"
+        return entries
+
+    def comparable_story(self, told):
+        """The same for the events of a job. A paused one that is cancelled may come to the end of its last requests or
+        not, and a backup of QEMU begins some more."""
+        self.comparable([entry[1] for entry in told if isinstance(entry, list)])
+        for entry in told:
+            if entry[0] == "BLOCK_JOB_CANCELLED" and (self.kind.is_parallel or self.kind.can_be_grouped):
+                entry[1]["offset"] = "part"
+        return told
+
 
 def enter(peer, folder, kind, state, like=None):
     """A job in a state, and what is shown of it there: what is `like` what the other peer has shown."""
-    options, failing, steps, status = STATES[state]
     job = CellJob(peer, folder, kind, state)
-    options = dict(options)
-    if failing:
-        node, option = getattr(job, failing)
-        job.disks.fail(node, fault(node, "read") if failing == "source" else FAULT_WHEN_READY)
-        options[option] = options.pop("error")
-    job.is_exported = "write" in steps
+    kind, state = job.kind, job.state
+    options, steps = dict(state.options), list(state.steps)
+    if state.failing:
+        node, option = getattr(kind, state.failing)
+        # QEMU does not flush what was not written.
+        when_ready = FAULT_AT_ONCE if kind.begins_ready else FAULT_WHEN_READY
+        job.disks.fail(node, fault(node, "read") if state.failing == "source" else when_ready)
+        options[option] = state.policy
+    if kind.writes and "write" not in steps:
+        steps.insert(0, "write")
     told = [job.start(options)]
-    if kind in COMES_TO_BE_READY and status not in ("running", "paused") and state != "failed":
+    if kind.comes_to_be_ready and not state.is_before_ready:
         job.peer.wait_event("BLOCK_JOB_READY", job.mark)
     else:
         steps = [step for step in steps if step != "job-complete"]
-    if "job-pause" in steps:
-        # A pause that comes before the work shows nothing of what the work had come to.
-        job.settled(is_at_rest)
-    told += [job.step(step) for step in steps]
-    told.append(job.settled(
-        (lambda shown: shown == like) if like else lambda shown: is_at_rest(shown) and shown[0]["status"] == status))
-    assert told[-1][0] and told[-1][0]["status"] == status, told
+    for step in steps:
+        if step == "job-pause":
+            # A pause that comes before the work shows nothing of what the work had come to.
+            job.settled(is_at_rest)
+        told.append(job.step(step))
+    shown = job.settled((lambda shown: shown == like) if like else lambda shown: has_come_to(state.status, shown))
+    told += [job.bitmaps(), shown]
+    assert told[-1][0] and told[-1][0]["status"] == state.status, told
     return job, told
 
 
 def is_at_rest(shown):
-    """It is doing nothing, and has begun."""
-    return shown[0] and not shown[1]["busy"] and shown[0]["total-progress"] > 0
+    """It is doing nothing, and has begun; it is in step with its disk if it says so."""
+    job, block_job = shown
+    if not job or not block_job or block_job["busy"] or job["total-progress"] == 0:
+        return False
+    return job["status"] != "ready" or job["current-progress"] == job["total-progress"]
+
+
+def has_come_to(status, shown):
+    """It is in that status and does nothing there; `None` for a job that is gone."""
+    if status is None:
+        return shown == [None, None]
+    return is_at_rest(shown) and shown[0]["status"] == status
+
+
+def comes_to(kind, state, verb):
+    """The status into which a verb that is accepted in a state brings a job in the end; `None`: it goes."""
+    kind, state = KINDS[kind], STATES[state]
+    match verb.removeprefix("block-").removeprefix("job-"):
+        case "pause":
+            return "standby" if state.status == "ready" else "paused"
+        case "resume" if state.failing:
+            return "ready" if kind.comes_to_be_ready else None
+        case "resume":
+            return "ready" if state.status == "standby" else "running"
+        case "complete" if state.status == "standby":
+            return "standby"
+        case "set-speed":
+            return state.status
+    return None
 
 
 def compare_jobs(peers, run):
@@ -167,35 +253,16 @@ def compare_jobs(peers, run):
     their_job, theirs = run(peers.theirs, peers.their_folder, None)
     our_job, ours = run(peers.ours, peers.our_folder, theirs)
     assert_equal(ours, theirs)
-    assert_same_after(our_job.disks, their_job.disks, their_job.succeeded)
+    # How much of a copy is there that was not finished is a matter of time; the disk that was copied is whole.
+    kind = our_job.kind
+    assert_same_after(our_job.disks, their_job.disks, [kind.disk, kind.copy] if their_job.succeeded else [kind.disk])
+    for job in (our_job, their_job):
+        if kind.keeps_what_is_left:
+            assert_nothing_is_forgotten(job.disks, job.clean)
     return theirs
-
-
-# Jobs that have many requests under way at a time: what of them is done when one fails is different each time.
-IN_PARALLEL = ("backup", "mirror", "blocking", "active")
-
-
-def comparable(entries, kind, state):
-    """The answers of queries or the data of events, without what is a matter of time: how far a job has come when something
-    stops it halfway."""
-    for entry in entries:
-        if entry and is_part(entry) and (state in ("running", "paused") or kind in IN_PARALLEL):
-            for name in ("current-progress", "offset"):
-                if name in entry:
-                    entry[name] = "part"
-    return entries
 
 
 def is_part(entry):
     current, total = (entry.get(*names) for names in (("offset", entry.get("current-progress")),
                                                       ("len", entry.get("total-progress"))))
     return current != total
-
-
-def comparable_story(told, kind, state):
-    """The same for the events of a job. A paused one that is cancelled may come to the end of its last requests or not."""
-    comparable([entry[1] for entry in told if isinstance(entry, list)], kind, state)
-    for entry in told:
-        if entry[0] == "BLOCK_JOB_CANCELLED" and kind in IN_PARALLEL:
-            entry[1]["offset"] = "part"
-    return told
