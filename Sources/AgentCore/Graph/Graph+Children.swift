@@ -35,12 +35,17 @@ extension Graph {
         }
         child.attach(edge)
         parent.hasChanged = true
-        do { try await recordShape() } catch {
+        do {
+            try FaultPoint.childrenChanged.pass()
+            try await recordShape()
+        } catch {
             driver.removeChild(named: name)
             detach(edge, from: parent)
             parent.hasChanged = hadChanged
             throw error
         }
+        // Too late to fail.
+        try? FaultPoint.childrenRecorded.pass()
     }
 
     /// Takes a child away from its parent. What nobody else has is closed. A throw changes nothing.
@@ -61,13 +66,17 @@ extension Graph {
             try driver.checkRemovable(childNamed: edge.role)
             detach(edge, from: parent)
             parent.hasChanged = true
-            do { try await recordShape() } catch {
+            do {
+                try FaultPoint.childrenChanged.pass()
+                try await recordShape()
+            } catch {
                 child.attach(edge)
                 parent.children.insert(edge, at: index ?? parent.children.endIndex)
                 parent.hasChanged = hadChanged
                 throw error
             }
             // Too late to fail: a driver that took the child back would have forgotten what that one has missed.
+            try? FaultPoint.childrenRecorded.pass()
             driver.removeChild(named: edge.role)
         } catch {
             drain.end()

@@ -82,6 +82,13 @@ public enum FaultPoint: String, CaseIterable, Sendable {
     /// The agent's record says where they are.
     case pivotRecorded = "pivot.recorded"
 
+    // A child that comes to a node in use, or goes.
+
+    /// The node has its new children, its users are held back still; nothing is recorded.
+    case childrenChanged = "children.changed"
+    /// The agent's record says which children it has.
+    case childrenRecorded = "children.recorded"
+
     /// Of the two processes that an interrupted replacement had left one has ended, and the intent names it still.
     case recoveryReplaced = "recovery.replaced"
     /// An interrupted intent is about to be worked on.
