@@ -203,13 +203,14 @@ def test_a_slow_child_holds_nobody_else_up(agent, directory):
     serve(agent, directory)
     names = children(agent, directory, (1, 1))
     agent.execute("object-add", qom_type="throttle-group", id="slow", limits={"bps-total": 2048})
-    add_quorum(agent, [names[0], {"driver": "throttle", "file": names[1], "throttle-group": "slow"}], 2)
+    add_quorum(agent, [names[0], {"driver": "throttle", "node-name": "t", "file": names[1], "throttle-group": "slow"}], 2)
+    agent.execute("block-set-write-threshold", node_name="t", write_threshold=MEBIBYTE)
     add(agent, directory, "other")
     agent.execute("block-export-add", type="nbd", id="o", node_name="other", name="other", writable=True)
-    # The second one waits for half a minute.
-    slow = threading.Thread(target=qemu_io, args=(directory, "read 0 64k; read 1M 64k"))
+    # The second one waits for half a minute, where the event says that it has come.
+    slow = threading.Thread(target=qemu_io, args=(directory, "write 0 64k; write 1M 64k"))
     slow.start()
-    time.sleep(0.3)
+    agent.wait_event("BLOCK_WRITE_THRESHOLD")
     for _ in range(20):
         write(directory, "write -P 1 0 64k", "flush", export="other")
     agent.execute("query-named-block-nodes")
