@@ -52,6 +52,14 @@ def wait_concluded(peer, timeout=30):
         time.sleep(0.002)
 
 
+def wait_begun(path, timeout=30):
+    """A job has written something into a file, of which only the first write passes at once."""
+    deadline = time.monotonic() + timeout
+    while path.stat().st_size == 0:
+        assert time.monotonic() < deadline, f"{path} is empty"
+        time.sleep(0.002)
+
+
 def concluded(peer, mark):
     """What is shown of the job at its end, what every verb says, the last of which makes it go, and its story."""
     wait_concluded(peer)
@@ -102,16 +110,18 @@ def test_verbs_while_an_image_is_made(peers, verbs):
     it go: qemu-storage-daemon 7.2 lets what waits already wait by the old ones.)"""
     def script(peer, folder):
         peer.execute("object-add", qom_type="throttle-group", id="tg", limits={"iops-write": 4})
-        add_file(peer, folder, group="tg")
+        path = add_file(peer, folder, group="tg")
         mark = peer.mark()
         told = [create(peer)]
-        time.sleep(0.1)  # By now it waits.
+        wait_begun(path)
         told += [peer.execute("query-jobs"), peer.execute("query-block-jobs")]
         for verb in verbs:
             told += [answer(peer, verb, {"id": JOB}), peer.execute("query-jobs")]
         told += concluded(peer, mark)
         peer.execute("blockdev-del", node_name="file")
         peer.execute("object-del", id="tg")
+        # It is whole also where a cancel came too late to keep it from being made.
+        images.check(path)
         return told
     both(peers, script)
 

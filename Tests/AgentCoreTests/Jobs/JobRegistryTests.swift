@@ -8,10 +8,14 @@ import Testing
 @AgentActor
 private final class ScriptedJob: JobDriver {
     let jobType = "snapshot-save"
+    let outlivesLateCancel: Bool
     private let body: @AgentActor (any JobControl) async throws -> Void
     private(set) var calls: [String] = []
 
-    init(_ body: @escaping @AgentActor (any JobControl) async throws -> Void = { _ in }) {
+    init(
+        outlivesLateCancel: Bool = false, _ body: @escaping @AgentActor (any JobControl) async throws -> Void = { _ in }
+    ) {
+        self.outlivesLateCancel = outlivesLateCancel
         self.body = body
     }
     func run(_ control: any JobControl) async throws { try await body(control) }
@@ -92,6 +96,20 @@ struct JobRegistryTests {
         #expect(bench.statuses == ["created", "running", "aborting", "concluded"])
         #expect(job.calls == ["abort", "clean"])
         #expect(bench.registry.information.first?.error == "the disk is full")
+    }
+
+    @Test("A cancel that comes when the work is done cancels the job, as in QEMU, unless what is whole is kept")
+    func lateCancel() async throws {
+        for outlives in [false, true] {
+            let bench = Bench()
+            let job = ScriptedJob(outlivesLateCancel: outlives) { _ in try await bench.registry.cancel(id: "j") }
+            try bench.registry.start(id: "j", driver: job)
+            await bench.reach("concluded")
+            let end = outlives ? ["waiting", "pending", "concluded"] : ["aborting", "concluded"]
+            #expect(bench.statuses == ["created", "running"] + end)
+            #expect(job.calls == (outlives ? ["prepare", "commit", "clean"] : ["abort", "clean"]))
+            #expect(bench.registry.information[0].error == (outlives ? nil : "Operation canceled"))
+        }
     }
 
     @Test("A paused job that is cancelled shows running before aborting")
