@@ -107,6 +107,31 @@ def test_a_mirror_is_stopped_in(twins, state, verb):
     both(twins, script)
 
 
+def test_a_writer_who_comes_later_is_followed_or_refused(agent, directory):
+    """His way to the disk is not that of the mirror's filter, which is what writes to both sides in write-blocking mode: such
+    a mirror of QEMU 7.2 lets him in, misses what he writes, and says that it is ready."""
+    agent.execute("nbd-server-start", addr={"type": "unix", "data": {"path": str(directory / "nbd.sock")}})
+    for node in ("src", "dst"):
+        add(agent, directory, node)
+    export = {"type": "nbd", "id": "e", "node-name": "src", "name": "src", "writable": True}
+    for mode in ("write-blocking", "background"):
+        mark = agent.mark()
+        mirror(agent, **{"copy-mode": mode})
+        agent.wait_event("BLOCK_JOB_READY", mark)
+        if mode == "write-blocking":
+            assert "permissions 'write' are both required by block export 'e'" in answer(agent, "block-export-add", export)
+            agent.execute("job-cancel", id="j")
+            wait_gone(agent, "j")
+    assert answer(agent, "block-export-add", export) == {}
+    write(directory, "write -P 9 1M 64k")
+    agent.execute("job-complete", id="j")
+    wait_gone(agent, "j")
+    agent.execute("block-export-del", id="e", mode="hard")
+    agent.execute("blockdev-del", node_name="src")
+    images.same_content(directory / "src.raw", "raw", directory / "dst.raw", "raw")
+    assert images.has_pattern(directory / "dst.raw", 9, MEBIBYTE)
+
+
 @pytest.mark.parametrize("command, discard", [("blockdev-mirror", "unmap"), ("blockdev-mirror", "ignore"),
                                               ("drive-mirror", "unmap"), ("drive-mirror", "ignore")])
 @pytest.mark.parametrize("mode", ["existing", "absolute-paths"])
