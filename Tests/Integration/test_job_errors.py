@@ -2,9 +2,10 @@
 
 import pytest
 
-from harness.jobimages import fault
+from harness.jobimages import FAULT_OFFSET, fault
 from harness.jobkinds import KINDS
-from harness.jobstates import CellJob, compare_jobs, has_come_to
+from harness.jobstates import HELD, CellJob, compare_jobs, has_come_to
+from test_blkverify import qemu_io
 
 EIO, ENOSPC = 5, 28
 # A stream's target gets clusters where the format likes: there the first write fails, wherever it goes.
@@ -71,3 +72,19 @@ def test_an_error_that_stays(peers, kind, side):
         see("concluded")
         return job, [*told, job.lead_out()]
     compare_jobs(peers, run)
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+@pytest.mark.parametrize("kind", ["backup", "incremental", "bitmap always"])
+def test_what_a_client_is_about_to_overwrite_cannot_be_saved(peers, kind, side):
+    """His write fails, and has not happened; the job meets no error of its own, and ends well."""
+    def run(peer, folder, like):
+        job = CellJob(peer, folder, kind, "running")
+        job.is_exported = True
+        node, _, faults = rules(kind, side, EIO)
+        job.disks.fail(node, faults)
+        told = [job.start(HELD), job.settled(lambda shown: has_come_to("running", shown))]
+        told += [qemu_io(folder, f"write -P 9 {FAULT_OFFSET} 64k", f"write -P 8 {FAULT_OFFSET} 64k", export="e")]
+        return job, [*told, job.bitmaps(), job.lead_out()]
+    told = compare_jobs(peers, run)
+    assert told[2] == ["Input/output error"]
