@@ -3,7 +3,8 @@
 import pytest
 
 from harness.jobkinds import KINDS
-from harness.jobstates import comes_to, compare_jobs, enter, has_come_to, reached
+from harness.jobstates import COMPANION, comes_to, compare_jobs, enter, has_come_to, reached
+from harness.reference import answer
 
 VERBS = [
     ("job-finalize", {}), ("job-dismiss", {}), ("job-complete", {}), ("job-resume", {}),
@@ -39,3 +40,16 @@ def run(peer, folder, like, kind, state, verbs):
             break
     told.append(job.lead_out())
     return job, told
+
+
+@pytest.mark.parametrize("state", ["running", "paused", "waiting"])
+@pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if kind.can_be_grouped])
+def test_another_of_its_transaction_fails(peers, kind, state):
+    """Then it goes as well, wherever it is, and its bitmap is as after a failure of its own."""
+    def run(peer, folder, like):
+        job, entered = enter(peer, folder, kind, state, like and like[0][-1], companion_fails=True)
+        reply = answer(peer, "block-job-set-speed", {"device": COMPANION, "speed": 0})
+        shown = job.settled(lambda shown: has_come_to(None, shown))
+        return job, [entered, reply, shown, job.lead_out()]
+    told = compare_jobs(peers, run)
+    assert told[2] == [None, None] and "BLOCK_JOB_CANCELLED" in [entry[0] for entry in told[-1][0]]

@@ -22,6 +22,8 @@ MARKED = {"marked": PAIR["src"], "dst": PAIR["dst"]}
 # The job makes its target itself.
 MADE = {"src": PAIR["src"]}
 OTHER = {"other": (None, 0, [])}
+# Those that become raw files where they fail: in them a place on the disk is the same with both peers.
+TARGETS = ("dst", "other")
 # The place of an injected error: where the requests of all jobs begin, whatever their size.
 FAULT_OFFSET = 2 * MEBIBYTE
 
@@ -38,14 +40,15 @@ def templates():
             if (node, number) == ("marked", 1):
                 images.run("qemu-img", "bitmap", "--add", path / "marked.qcow2", "b")
             images.write_pattern(path / f"{node}.qcow2", pattern, offset, length)
-    images.create(path / "dst.raw", SIZE, form="raw")
+    for node in TARGETS:
+        images.create(path / f"{node}.raw", SIZE, form="raw")
     return folder, path
 
 
 @functools.cache
 def host_sector(node):
     """Where the guest's data at FAULT_OFFSET lies in a template's file, in sectors."""
-    if node == "dst":  # A raw file.
+    if node in TARGETS:
         return FAULT_OFFSET // 512
     path = templates()[1] / f"{node}.qcow2"
     found = json.loads(images.run("qemu-img", "map", "--output=json", path).stdout)
@@ -78,8 +81,7 @@ class Disks:
     def fail(self, node, rules):
         """Puts rules between a node and its file."""
         self.faults[node] = rules
-        # In a raw file a place on the disk is the same with both peers.
-        if node == "dst":
+        if node in TARGETS:
             self.forms[node] = "raw"
 
     def path(self, node):

@@ -3,7 +3,7 @@
 import dataclasses
 import time
 
-from .blockjobs import bitmaps, write
+from .blockjobs import bitmaps, without_progress, write
 from .jobbitmaps import assert_nothing_is_forgotten, clean_ranges
 from .jobimages import FAULT_AT_ONCE, FAULT_WHEN_READY, OTHER, Disks, assert_same_after, fault
 from .jobkinds import KINDS, SMALL
@@ -68,17 +68,16 @@ def reached(kind):
 class CellJob:
     """One job of one peer, from its nodes' making to their end."""
 
-    def __init__(self, peer, folder, kind, state=None):
+    def __init__(self, peer, folder, kind, state=None, companion_fails=False):
         self.peer, self.folder, self.kind = peer, folder, KINDS[kind]
         self.state = STATES.get(state, State("concluded", KEPT))
+        # Another one of the same transaction, which keeps it waiting.
+        self.has_companion = companion_fails or self.state.status == "waiting"
         self.disks = Disks(peer, folder, self.kind.layout | (OTHER if self.has_companion else {}))
+        if companion_fails:
+            self.disks.fail("other", fault("other", "write"))
         self.is_exported = self.kind.writes or "write" in self.state.steps
         self.has_part = self.kind.is_parallel or self.state.status in ("running", "paused") and not self.state.failing
-
-    @property
-    def has_companion(self):
-        """It is kept waiting by another one."""
-        return self.state.status == "waiting"
 
     def start(self, options):
         """Its nodes, and the job."""
@@ -147,6 +146,7 @@ class CellJob:
                 case "concluded": self.ask("job-dismiss")
             time.sleep(0.001)
         self.told = self.comparable_story(story(self.peer, self.mark, JOB))
+        companion = without_progress(story(self.peer, self.mark, COMPANION))
         if self.is_exported:
             self.peer.execute("block-export-del", id="e", mode="hard")
             self.peer.wait_event("BLOCK_EXPORT_DELETED", self.mark)
@@ -157,7 +157,7 @@ class CellJob:
             self.clean = clean_ranges(self.peer, self.folder, self.kind.disk)
         nodes = self.disks.nodes()
         closed = [answer(self.peer, "blockdev-del", {"node-name": node}) for node in reversed(self.disks.layout)]
-        return plain([self.told, marks, nodes, closed], self.folder)
+        return plain([self.told, companion, marks, nodes, closed], self.folder)
 
     @property
     def succeeded(self):
@@ -186,9 +186,9 @@ class CellJob:
         return told
 
 
-def enter(peer, folder, kind, state, like=None):
+def enter(peer, folder, kind, state, like=None, companion_fails=False):
     """A job in a state, and what is shown of it there: what is `like` what the other peer has shown."""
-    job = CellJob(peer, folder, kind, state)
+    job = CellJob(peer, folder, kind, state, companion_fails)
     kind, state = job.kind, job.state
     options, steps = dict(state.options), list(state.steps)
     if state.failing:
