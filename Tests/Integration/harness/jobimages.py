@@ -16,14 +16,15 @@ RUNS = [(start * MEBIBYTE, MEBIBYTE - 65536) for start in range(4)]
 # Chains and pairs: name, what is below it, pattern and places of what is written at first.
 CHAIN = {"base": (None, 1, [(0, 4 * MEBIBYTE)]), "mid": ("base", 2, RUNS), "top": ("mid", 3, [(3 * MEBIBYTE, 65536)])}
 PAIR = {"src": (None, 4, RUNS), "dst": (None, 0, [])}
-LAYERED = {"base": CHAIN["base"], "mid": CHAIN["mid"], "dst": PAIR["dst"]}
+# Two images above one.
+LAYERED = {"base": CHAIN["base"], "mid": CHAIN["mid"], "beside": ("base", 0, [])}
 # Its bitmap `b` holds all runs but the first.
 MARKED = {"marked": PAIR["src"], "dst": PAIR["dst"]}
 # The job makes its target itself.
 MADE = {"src": PAIR["src"]}
 OTHER = {"other": (None, 0, [])}
 # Those that become raw files where they fail: in them a place on the disk is the same with both peers.
-TARGETS = ("dst", "other")
+TARGETS = ("dst", "beside", "other")
 # The place of an injected error: where the requests of all jobs begin, whatever their size.
 FAULT_OFFSET = 2 * MEBIBYTE
 
@@ -33,7 +34,7 @@ def templates():
     """The files that every job starts from. Names in them are relative."""
     folder = tempfile.TemporaryDirectory(prefix="cf-jobs-")
     path = pathlib.Path(folder.name)
-    for node, (below, pattern, places) in (CHAIN | PAIR | MARKED | OTHER).items():
+    for node, (below, pattern, places) in (CHAIN | LAYERED | PAIR | MARKED | OTHER).items():
         images.run("qemu-img", "create", "-q", "-f", "qcow2", *(["-b", f"{below}.qcow2", "-F", "qcow2"] if below else []),
                    f"{node}.qcow2", SIZE, cwd=path)
         for number, (offset, length) in enumerate(places):
@@ -97,8 +98,8 @@ class Disks:
             file = {"driver": "file", "filename": str(self.path(node)), "discard": "unmap"}
             if node in self.faults:
                 file = {"driver": "blkdebug", "image": file, "discard": "unmap", **self.faults[node]}
-            self.peer.execute("blockdev-add", driver=self.form(node), node_name=node, file=file, backing=below,
-                              discard="unmap")
+            self.peer.execute("blockdev-add", driver=self.form(node), node_name=node, file=file, discard="unmap",
+                              backing=below if self.form(node) == "qcow2" else None)
 
     def nodes(self):
         """The nodes that have names, with the length of their chains."""

@@ -56,9 +56,9 @@ def backup(**more):
                 can_be_grouped=True, writes=OVER_ITS_EDGE)
 
 
-def mirror(layout=PAIR, device="src", sync="full", more=None, **properties):
-    return Kind("blockdev-mirror", {**TO_DST, "device": device, "sync": sync, **(more or {})}, layout,
-                (device, "on-source-error"), ("dst", "on-target-error"), comes_to_be_ready=True, is_parallel=True,
+def mirror(layout=PAIR, device="src", target="dst", sync="full", more=None, **properties):
+    return Kind("blockdev-mirror", {"device": device, "target": target, "sync": sync, **(more or {})}, layout,
+                (device, "on-source-error"), (target, "on-target-error"), comes_to_be_ready=True, is_parallel=True,
                 **properties)
 
 
@@ -72,7 +72,7 @@ KINDS = {
     "active": Kind("block-commit", {"device": "top", "base-node": "base"}, CHAIN, ("mid", "on-error"), ("base", "on-error"),
                    comes_to_be_ready=True, is_parallel=True),
     "stream": Kind("block-stream", {"device": "top", "base-node": "base"}, CHAIN, ("mid", "on-error"), None),
-    "mirror of the top": mirror(LAYERED, "mid", "top"),
+    "mirror of the top": mirror(LAYERED, "mid", "beside", "top"),
     "mirror of nothing": mirror(sync="none", begins_ready=True, writes=SMALL),
     "incremental": backup(**OF_BITMAP, sync="incremental"),
     "bitmap on success": backup(**OF_BITMAP, sync="bitmap", **{"bitmap-mode": "on-success"}),
