@@ -112,7 +112,8 @@ def test_filters_become_read_only(twins):
                 told += [reopen(peer, {**options, "read-only": value}), nodes(peer),
                          answer(peer, "block-export-add", export)]
             told += close(peer)
-        return told
+        # The read-only nodes were members of it as well.
+        return told + [answer(peer, "object-del", {"id": "tg"})]
     both(twins, script)
 
 

@@ -69,31 +69,6 @@ private func changeBackingFile(_ arguments: ChangeBackingFileArguments, _ agent:
 }
 
 @AgentActor
-private func reopen(_ arguments: BlockdevReopenArguments, _ agent: Agent) async throws {
-    let graph = agent.graph
-    guard !arguments.options.isEmpty else {
-        throw ColdframeError(.invalidArgument, "Parameter 'options' needs at least one node")
-    }
-    let nodes = arguments.options.compactMap { $0.nodeName.flatMap { graph.find(nodeName: $0) } }
-    let drain = GraphDrain(nodes)
-    _ = await drain.begin()
-    defer { drain.end() }
-    for node in nodes where !node.block.isReadOnly {
-        let image = node.block.direct
-        try await blocking { () throws(ColdframeError) in
-            do throws(ColdframeError) { try image.flush() } catch { throw error.prefixed("Error flushing drive") }
-        }
-    }
-    // Behind the drain: the world may have changed while it was brought to rest.
-    let requests = try arguments.options.map { try ReopenRequest($0, graph: graph) }
-    let changed = requests.filter(\.changesBacking).map(\.change.node)
-    try ShownSnapshots(leases: agent.leases).refuseChange(
-        below: changed + changed.flatMap(\.ancestors), by: "Another backing image", force: arguments.force)
-    try await Reopening(graph: graph).run(requests.map(\.change))
-    try await graph.recordShape()
-}
-
-@AgentActor
 private func changeChildren(_ arguments: XBlockdevChangeArguments, graph: Graph) async throws {
     let parent = try graph.find(deviceOrNode: arguments.parent)
     switch (arguments.child, arguments.node) {

@@ -24,9 +24,14 @@ extension GraphNode {
 
     /// Throws, with QEMU's text, if the image below cannot be changed for another.
     func checkBackingMovable() throws {
-        guard let edge = backingUse, edge.isFrozen else { return }
+        if let edge = backingUse { try checkMovable(edge) }
+    }
+
+    /// The same for the node at the other end of an edge of this one.
+    func checkMovable(_ edge: NodeUse) throws {
+        guard edge.isFrozen else { return }
         throw ColdframeError(
-            .permission, "Cannot change frozen 'backing' link from '\(name)' to '\(edge.node?.name ?? "")'")
+            .permission, "Cannot change frozen '\(edge.role)' link from '\(name)' to '\(edge.node?.name ?? "")'")
     }
 
     /// Throws, with QEMU's text, if somebody relies on a link of the chain from the node down to `bottom`.

@@ -4,12 +4,12 @@ import ColdframeKit
 
 extension Graph {
     /// Flushes a node's image and has it as a close would leave it; another driver takes its place.
-    /// With `isNoted` an agent that is killed meanwhile leaves word that it had the image open.
-    func settle(_ node: GraphNode, isNoted: Bool = false) async throws {
-        guard !node.block.isReadOnly else { return }
+    /// - Parameter image: it is not open any more; with nil an agent that is killed meanwhile leaves word that it was.
+    func settle(_ node: GraphNode, image: FileIdentity?) async throws {
+        let wasWritable = !node.block.isReadOnly
         try await Self.storeBitmaps(of: node)
         try await Self.close(node.block.driver)
-        if !isNoted, let image = node.fileIdentity { await openImages?.closed(image) }
+        if wasWritable, let image { await openImages?.closed(image) }
     }
 
     /// The other driver is there: the bitmaps that it has stored are those that the node has.
@@ -20,8 +20,18 @@ extension Graph {
             for bitmap in node.block.bitmaps.all where bitmap.state.isPersistent {
                 bitmap.update { $0.isReadOnly = isReadOnly }
             }
-            for bitmap in stored where node.block.bitmaps.find(bitmap.name ?? "") == nil {
-                node.block.bitmaps.insert(bitmap)
+            for bitmap in stored {
+                let name = bitmap.name ?? ""
+                guard let own = node.block.bitmaps.find(name) else {
+                    node.block.bitmaps.insert(bitmap)
+                    continue
+                }
+                guard own.state.isPersistent else {
+                    throw ColdframeError(
+                        .alreadyExists,
+                        "Node '\(node.name)' has a bitmap '\(name)' that is stored nowhere, and its image has another one of "
+                            + "that name: remove the first")
+                }
             }
         }
         await openImages?.opened(node)
@@ -70,5 +80,29 @@ extension Graph {
         guard !node.block.isReadOnly, let bearer = node.block.driver as? any BitmapBearing else { return }
         let persistent = node.block.bitmaps.all.filter { $0.state.isPersistent }
         try await blocking { () throws(ColdframeError) in try bearer.storeBitmaps(persistent.reversed()) }
+    }
+}
+
+/// Bitmaps that are stored in an image go with it when its node is given another.
+struct ImageBitmaps {
+    private var parted: [(node: GraphNode, bitmaps: [DirtyBitmap])] = []
+
+    /// The node's driver is closed.
+    @AgentActor
+    mutating func part(from node: GraphNode, ifNot image: FileIdentity?) {
+        guard image == nil || image != node.fileIdentity else { return }
+        let stored = node.block.bitmaps.all.filter { $0.state.isPersistent }
+        parted.append((node, stored))
+        for bitmap in stored { node.block.bitmaps.remove(bitmap) }
+    }
+
+    /// The nodes get the images that they had.
+    @AgentActor
+    mutating func comeBack() {
+        for (node, bitmaps) in parted {
+            for bitmap in node.block.bitmaps.all where bitmap.state.isPersistent { node.block.bitmaps.remove(bitmap) }
+            for bitmap in bitmaps.reversed() { node.block.bitmaps.insert(bitmap) }
+        }
+        parted = []
     }
 }

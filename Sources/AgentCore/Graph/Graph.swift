@@ -217,7 +217,11 @@ public final class Graph {
         guard node.uses.isEmpty else { throw ColdframeError(.busy, "Block device \(nodeName) is in use") }
         try activity.begin()
         defer { activity.end() }
+        // A child that was defined inside it, and that another node has come to use, is that one's from now on.
+        let isSurvived = node.children.contains { $0.node.map { !$0.isMonitorOwned && $0.uses.count > 1 } ?? false }
         try await close(node)
+        // Where that fails a restarted agent may not find the child, and says so.
+        if isSurvived { try? await recordShape() }
     }
 
     func removePrivate(name: String) async throws {
@@ -247,7 +251,10 @@ public final class Graph {
     func leaveChildren(of node: GraphNode) async throws {
         let children = node.children.compactMap { use in use.node.map { (use, $0) } }
         node.children = []
-        for (use, child) in children { child.remove(use) }
+        for (use, child) in children {
+            child.remove(use)
+            for parent in child.parents { parent.hasChanged = true }
+        }
         var failure: (any Error)?
         for (_, child) in children {
             do { try await child.tellOwnership() } catch { failure = failure ?? error }

@@ -116,8 +116,9 @@ extension GraphNode {
     fileprivate var isReshaped: Bool {
         hasChanged
             || children.contains { edge in
-                guard let child = edge.node?.defined, !child.standsAlone else { return false }
-                return child.isReshaped
+                guard let child = edge.node?.defined else { return false }
+                // One that was defined inside a node, and has another user now, is defined by itself.
+                return child.standsAlone ? !child.isMonitorOwned : child.isReshaped
             }
     }
 

@@ -53,6 +53,13 @@ final class NodeUse {
         return self
     }
 
+    /// The same use with a handle of its own, for another node.
+    func copied(handle: BlockNode) -> NodeUse {
+        NodeUse(
+            kind, role: role, permissions: ownPermissions, shared: ownShared, handle: handle,
+            hidesContent: hidesContent, followsUsers: followsUsers, filter: filter)
+    }
+
     var parent: GraphNode? {
         if case .parent(let node) = kind { node } else { nil }
     }
@@ -174,19 +181,24 @@ extension GraphNode {
 
     /// Throws if a user who is not there yet would get in the way of one who is, here or below.
     func check(_ use: NodeUse, leavingOut ignored: [NodeUse] = []) throws {
-        try check(leavingOut: ignored, own: use.filter) { use.demand(leavingOut: $0) }
+        let isExport = if case .export = use.kind { true } else { false }
+        try check(leavingOut: ignored, own: use.filter, isExport: isExport) { use.demand(leavingOut: $0) }
     }
 
     /// - Parameters:
     ///   - own: the filter of the job that is checked.
+    ///   - isExport: it is an export that comes.
     ///   - demand: what is needed and forbidden, but for what comes through a filter.
     private func check(
-        leavingOut ignored: [NodeUse], own: GraphNode?, _ demand: (_ filter: GraphNode?) -> NodeDemand
+        leavingOut ignored: [NodeUse], own: GraphNode?, isExport: Bool = false,
+        _ demand: (_ filter: GraphNode?) -> NodeDemand
     ) throws {
         for use in uses where !ignored.contains(where: { $0 === use }) {
             let (needed, other) = (demand(use.filter), use.demand(leavingOut: own))
-            try needed.check(against: other, node: name)
+            // QEMU looks at what the newest forbids first; an export forbids nothing before it is there.
+            if isExport { try needed.check(against: other, node: name) }
             try other.check(against: needed, node: name)
+            try needed.check(against: other, node: name)
         }
         for edge in children where edge.dependsOnUsers {
             guard let child = edge.node else { continue }

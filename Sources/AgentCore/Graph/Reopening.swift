@@ -1,12 +1,13 @@
 import ColdframeKit
-import Logging
+import LinuxSystem
 import QAPI
-import QMPWire
 
-/// Gives nodes other options while they are in use: all of them, or none.
+/// Gives nodes other options, and other children, while they are in use: all of them, or none.
 ///
-/// A protocol switches by itself. Of a format the old driver is closed and a new one opened on the same children; then all
-/// who use the node see the new one. The caller has drained the nodes.
+/// First all children come where they are to be (`ReopenedEdges`), which is taken back as a whole if they cannot be there
+/// together. Then the drivers follow: a protocol switches by itself; of a format the old driver is closed and a new one opened on
+/// the children that it has by now, and all who use the node see the new one. What an old driver still writes goes to the
+/// children that it was opened with. The caller has drained the nodes.
 @AgentActor
 final class Reopening {
     struct Change {
@@ -14,6 +15,8 @@ final class Reopening {
         var options: BlockdevOptions
         /// nil leaves the backing image as it is.
         var backing: Backing?
+        /// Another node as `file`; nil leaves it as it is.
+        var file: GraphNode?
         /// Done on a thread that may block while no driver has the format's image open, which is writable. What it throws is
         /// thrown once the image is open again.
         var between: (@Sendable () throws(ColdframeError) -> Void)?
@@ -23,49 +26,90 @@ final class Reopening {
         }
     }
 
-    private struct Undo {
-        let node: GraphNode
-        let options: BlockdevOptions
-        let backing: GraphNode?
-    }
-
     private let graph: Graph
-    private var done: [Undo] = []
+    private let edges = ReopenedEdges()
+    private var changes: [Change] = []
+    /// Options that the nodes had.
+    private var former: [(node: GraphNode, options: BlockdevOptions)] = []
+    private var imageBitmaps = ImageBitmaps()
+    /// Nodes that are not as they were.
+    private var touched: [GraphNode] = []
     /// Nodes whose driver has been closed, and not replaced yet: it must not write what it still knows.
     private var settled: [GraphNode] = []
 
     init(graph: Graph) { self.graph = graph }
 
-    /// A throw leaves all nodes as they were, unless the error says otherwise.
-    func run(_ changes: [Change]) async throws {
-        for change in changes {
-            do { try await carryOut(change) } catch {
-                try await goBack(because: error)
-            }
-        }
-    }
-
-    private func carryOut(_ change: Change) async throws {
+    /// Brings a node's children where they are to be; nothing else changes, and nothing suspends. `run` or `takeBack` follows.
+    func place(_ change: Change) throws {
         let node = change.node
         guard let options = node.currentOptions else { return }
-        done.append(Undo(node: node, options: options, backing: node.backing))
-        switch change.backing {
-        case .none?: try graph.setBacking(of: node, to: nil)
-        case .node(let backing)?: try graph.setBacking(of: node, to: backing)
-        case nil: break
+        var change = change
+        if let index = changes.firstIndex(where: { $0.node === node }) {
+            change.file = change.file ?? changes.remove(at: index).file
+        } else {
+            former.append((node, options))
         }
-        try await reopen(node, change.options, between: change.between)
+        changes.append(change)
+        edges.place(change)
+    }
+
+    /// Nobody has seen what was placed.
+    func takeBack() { edges.takeBack() }
+
+    /// A throw leaves all nodes as they were, unless the error says otherwise.
+    /// - Parameter isRecorded: an agent that is started again finds the nodes as they are now, from before anybody writes there.
+    func run(isRecorded: Bool = false) async throws {
+        do { try edges.check(changes) } catch {
+            takeBack()
+            throw error
+        }
+        do {
+            // Parents first: they write to those below.
+            for change in GraphNode.childrenFirst(changes, { $0.node }, edges.formerChildren).reversed() {
+                try await settle(
+                    change.node, image: edges.formerImage(of: change.node), isNoted: change.between != nil)
+            }
+            for change in changes where change.file != nil {
+                imageBitmaps.part(from: change.node, ifNot: edges.formerImage(of: change.node))
+            }
+            try await edges.tellOwnership()
+            for change in GraphNode.childrenFirst(changes, { $0.node }, edges.children) {
+                try await reopen(change.node, change.options, between: change.between)
+            }
+            if isRecorded { try await graph.recordShape() }
+        } catch {
+            try await goBack(because: error)
+        }
+        for child in edges.formerOnes { await graph.letGo(child) }
+    }
+
+    /// The same for changes that come all at once.
+    func run(_ changes: [Change]) async throws {
+        do { for change in changes { try place(change) } } catch {
+            takeBack()
+            throw error
+        }
+        try await run()
     }
 
     private func goBack(because cause: any Error) async throws -> Never {
         var left: [String] = []
-        for undo in done.reversed() {
-            do {
-                if undo.node.block.driver is any Backed { try graph.setBacking(of: undo.node, to: undo.backing) }
-                try await reopen(undo.node, undo.options)
-            } catch {
-                left.append("'\(undo.node.name)': \(ColdframeError(wrapping: error).message)")
+        func note(_ node: GraphNode, _ error: any Error) {
+            left.append("'\(node.name)': \(ColdframeError(wrapping: error).message)")
+        }
+        let reached = former.filter { undo in touched.contains { $0 === undo.node } }
+        for (node, _) in GraphNode.childrenFirst(reached, { $0.node }, edges.children).reversed() {
+            do { try await settle(node, image: node.fileIdentity) } catch {
+                note(node, error)
+                // Nobody has written since it was opened.
+                settled.append(node)
             }
+        }
+        edges.takeBack()
+        imageBitmaps.comeBack()
+        do { try await edges.tellOwnership() } catch { left.append(ColdframeError(wrapping: error).message) }
+        for (node, options) in GraphNode.childrenFirst(reached, { $0.node }, edges.children) {
+            do { try await reopen(node, options) } catch { note(node, error) }
         }
         let cause = ColdframeError(wrapping: cause)
         guard left.isEmpty else {
@@ -78,16 +122,24 @@ final class Reopening {
 
     // MARK: One node
 
+    /// Closes the driver of a node that gets another one.
+    private func settle(_ node: GraphNode, image: FileIdentity?, isNoted: Bool = false) async throws {
+        let driver = node.block.driver
+        guard !(driver is any AccessSwitching), let options = node.options,
+            try graph.factory(for: options.driver).reopening == .anotherDriver,
+            !settled.contains(where: { $0 === node })
+        else { return }
+        touched.append(node)
+        try await graph.settle(node, image: isNoted ? nil : image)
+        settled.append(node)
+    }
+
     private func reopen(
         _ node: GraphNode, _ options: BlockdevOptions, between: (@Sendable () throws(ColdframeError) -> Void)? = nil
     ) async throws {
         let isReadOnly = options.readOnly ?? false
-        if isReadOnly, !node.block.isReadOnly,
-            node.uses.contains(where: { !$0.permissions.isDisjoint(with: [.write, .writeUnchanged]) })
-        {
-            throw ColdframeError(
-                .permission, "Read-only block node '\(node.name)' cannot support read-write users")
-        }
+        if isReadOnly, !node.block.isReadOnly { try node.checkNobodyWrites() }
+        touched.append(node)
         if let file = node.block.driver as? any AccessSwitching {
             if file.isReadOnly != isReadOnly {
                 try await blocking { () throws(ColdframeError) in try file.setReadOnly(isReadOnly) }
@@ -103,8 +155,7 @@ final class Reopening {
             if isReadOnly { try await switchChildren(of: node, isReadOnly: true) }
             return
         }
-        if !settled.contains(where: { $0 === node }) { try await graph.settle(node, isNoted: between != nil) }
-        settled.append(node)
+        try await settle(node, image: node.fileIdentity)
         var failure: (any Error)?
         if let between {
             do throws(ColdframeError) { try await blocking(between) } catch { failure = error }
@@ -162,103 +213,5 @@ final class Reopening {
         child.attach(new)
         try await child.tellOwnership()
         return new
-    }
-}
-
-/// What a driver that is opened in the place of another gets: the children that the node has.
-@AgentActor
-private final class ReopenContext: OpenContext {
-    private let node: GraphNode
-    private let options: BlockdevOptions
-    private let graph: Graph
-    nonisolated let nodeName: String
-
-    init(_ node: GraphNode, _ options: BlockdevOptions, graph: Graph) {
-        self.node = node
-        self.options = options
-        self.graph = graph
-        nodeName = node.name
-    }
-
-    var isReadOnly: Bool { options.readOnly ?? false }
-    var autoReadOnly: Bool { options.autoReadOnly ?? false }
-
-    func child(_ name: String, _ reference: BlockdevRef, role: ChildRole) async throws -> BlockNode {
-        try existing(name)
-    }
-
-    func children(
-        _ name: String, _ references: [BlockdevRef], role: ChildRole, taking: [BlockPermission]
-    ) async throws -> [ListedChild] {
-        try node.children.compactMap { edge in
-            guard edge.listName == name else { return nil }
-            return ListedChild(name: edge.role, node: try existing(edge.role))
-        }
-    }
-
-    private func existing(_ name: String) throws -> BlockNode {
-        guard let handle = node.children.first(where: { $0.role == name })?.handle else {
-            throw ColdframeError(.invalidArgument, "Cannot change the option '\(name)'")
-        }
-        return handle
-    }
-
-    func frozenLayers(ofChild name: String, downTo bottom: String) throws -> [BlockNode] {
-        throw ColdframeError(.invalidArgument, "Cannot change the option 'bottom'")
-    }
-
-    func bitmap(named name: String, node nodeName: String) throws -> DirtyBitmap {
-        throw ColdframeError(.invalidArgument, "Cannot change the option 'bitmap'")
-    }
-
-    func object(id: String) -> (any UserObject)? { graph.findObject(id) }
-
-    func backingNamedByImage(filename: String, format: String?, imageFilename: String) async throws -> BlockNode {
-        try existing("backing")
-    }
-
-    func dataFileNamedByImage(filename: String, imageFilename: String) async throws -> BlockNode {
-        try existing("data-file")
-    }
-
-    func snapshot(ofChild name: String, id: String?, tag: String?) async throws -> any SnapshotLease {
-        throw ColdframeError(.invalidArgument, "Cannot change the option 'snapshot'")
-    }
-
-    func corruptionReport() -> @Sendable (ImageCorruption) -> Void {
-        let name = nodeName
-        return { [weak graph] corruption in
-            Task { @AgentActor in graph?.reportCorruption(of: name, corruption) }
-        }
-    }
-
-    func eventReport() -> @Sendable (_ name: String, _ data: JSONObject) -> Void {
-        graph.limitedEvents.post
-    }
-
-    var logger: Logger { graph.logger }
-}
-
-extension Graph {
-    /// A job is over that had made a node writable. Somebody who writes it by now keeps it so.
-    ///
-    /// In the lane, as every change of an image: a stream that ends meanwhile would put another image below a driver
-    /// that is on its way out.
-    func restoreReadOnly(_ node: GraphNode, in lane: SnapshotLane) async {
-        // The lane itself does not throw.
-        try? await lane.run {
-            guard nodes.contains(where: { $0 === node }) else { return }
-            await node.drained { try? await setReadOnly(node, true) }
-            // An image that stays writable in the record does no harm.
-            try? await recordShape()
-        }
-    }
-
-    /// Makes one node read-only or writable, with the files that were defined inside it. It is drained.
-    func setReadOnly(_ node: GraphNode, _ isReadOnly: Bool) async throws {
-        guard node.block.isReadOnly != isReadOnly, var options = node.currentOptions else { return }
-        options.readOnly = isReadOnly
-        options.autoReadOnly = nil
-        try await Reopening(graph: self).run([.init(node: node, options: options, backing: nil)])
     }
 }

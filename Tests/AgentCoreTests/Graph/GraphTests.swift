@@ -17,6 +17,11 @@ struct GraphTests {
         let node = try world.graph.find(nodeOnly: "d0")
         let writer = use("job 'a'", [.consistentRead, .write], shared: .consistentRead)
         try node.add(writer)
+        // What the newest forbids comes first.
+        #expect(
+            await refusal { try node.add(use("job 'd'", [.consistentRead, .write], shared: .consistentRead)) }
+                == "Permission conflict on node 'd0': permissions 'write' are both required by job 'a' (uses node 'd0' as "
+                + "'root' child) and unshared by job 'd' (uses node 'd0' as 'root' child).")
         #expect(
             await refusal { try node.add(use("job 'b'", [.write, .resize], shared: .all)) }
                 == "Permission conflict on node 'd0': permissions 'write, resize' are both required by job 'b' (uses node "

@@ -1,0 +1,125 @@
+"""What `blockdev-reopen` with another `file` does more safely than QEMU, and what is found after a restart."""
+
+import pytest
+
+from harness import images
+from harness.agent import Agent
+from harness.blockjobs import MEBIBYTE, write
+from harness.reference import wait_gone
+from harness.reopening import add, export, files, nodes, raw, reopen, shows, two_disks, unexport
+
+
+def test_an_image_is_opened_anew_in_its_other_file(agent, directory):
+    """QEMU goes on with the tables of the first, and damages both."""
+    agent.execute("nbd-server-start", addr={"type": "unix", "data": {"path": str(directory / "nbd.sock")}})
+    files(agent, directory, "a", form="qcow2")
+    files(agent, directory, "b", form="qcow2", size="2M")
+    files(agent, directory, "plain")
+    disk = {"driver": "qcow2", "node-name": "hd", "file": "a"}
+    add(agent, disk)
+    agent.execute("block-dirty-bitmap-add", node="hd", name="of-a", persistent=True)
+    agent.execute("block-dirty-bitmap-add", node="hd", name="of-nobody")
+    export(agent, "hd")
+
+    def bitmaps():
+        node = next(node for node in agent.execute("query-named-block-nodes") if node["node-name"] == "hd")
+        return {entry["name"] for entry in node.get("dirty-bitmaps", [])}
+    # None of the format: all stays, and the bitmaps record on.
+    assert "not in qcow2 format" in reopen(agent, {**disk, "file": "plain"})
+    write(directory, "write -P 5 0 64k")
+    assert bitmaps() == {"of-a", "of-nobody"}
+    assert reopen(agent, {**disk, "file": "b"}) == {}
+    assert bitmaps() == {"of-nobody"}
+    unexport(agent)
+    agent.execute("block-dirty-bitmap-add", node="hd", name="of-b", persistent=True)
+    export(agent, "hd")
+    write(directory, "write -P 6 1M 64k")
+    shows(directory, (1, 0, MEBIBYTE), (6, MEBIBYTE, 65536))
+    assert reopen(agent, {**disk, "file": "a"}) == {}
+    assert bitmaps() == {"of-a", "of-nobody"}
+    shows(directory, (5, 0, 65536), (1, 65536, 65536))
+    unexport(agent)
+    for name in ("hd", "a", "b"):
+        agent.execute("blockdev-del", node_name=name)
+    for name in "ab":
+        images.check(directory / f"{name}.img")
+    assert images.has_pattern(directory / "b.img", 6, MEBIBYTE, 65536, form="qcow2")
+    info = images.run("qemu-img", "info", "-U", directory / "a.img").stdout
+    assert "name: of-a" in info and "of-b" not in info and "in-use" not in info
+
+
+def test_what_others_rely_on_is_not_changed_for_another_disk(agent, directory):
+    agent.execute("nbd-server-start", addr={"type": "unix", "data": {"path": str(directory / "nbd.sock")}})
+    files(agent, directory, "a", "b", "target", form="qcow2")
+    agent.execute("object-add", id="tg", qom_type="throttle-group")
+    disk = {"driver": "qcow2", "node-name": "hd", "file": "a"}
+    add(agent, disk, {"driver": "qcow2", "node-name": "copy", "file": "target"},
+        {"driver": "throttle", "node-name": "t", "throttle-group": "tg", "file": "a"})
+    # Those who copy it. A filter may come in between.
+    mark = agent.mark()
+    agent.execute("blockdev-mirror", job_id="j", device="hd", target="copy", sync="full")
+    agent.wait_event("BLOCK_JOB_READY", mark)
+    assert "cannot become another disk" in reopen(agent, {**disk, "file": "b"})
+    assert [reopen(agent, {**disk, "file": file}) for file in "ta"] == [{}, {}]
+    agent.execute("block-job-cancel", device="j", force=True)
+    wait_gone(agent, "j")
+    # Those who read a snapshot of it.
+    agent.execute("blockdev-snapshot-internal-sync", device="hd", name="s")
+    add(agent, {"driver": "snapshot", "node-name": "old", "tag": "s", "file": "hd"})
+    assert "Snapshots of node 'hd' are open in node 'old'" in reopen(agent, {**disk, "file": "b"})
+    agent.execute("blockdev-del", node_name="old")
+    # Snapshots of images above show what is below; its own stay where they are.
+    path = images.create(directory / "top.qcow2", "1M")
+    add(agent, {"driver": "qcow2", "node-name": "top", "backing": "hd", "file": {"driver": "file", "filename": str(path)}})
+    agent.execute("blockdev-snapshot-internal-sync", device="top", name="above")
+    told = reopen(agent, {**disk, "file": "b"})
+    assert "internal snapshots of node 'top' show: 'above'" in told and "force" in told
+    assert reopen(agent, {**disk, "file": "b"}, force=True) == {}
+    assert reopen(agent, {**disk, "file": "a"}, force=True) == {}
+    assert [entry["name"] for node in agent.execute("query-named-block-nodes") if node["node-name"] == "hd"
+            for entry in node["image"]["snapshots"]] == ["s"]
+
+
+@pytest.mark.parametrize("point", ["before", "after"])
+def test_a_killed_agent_finds_the_files_where_they_are(directory, point):
+    with Agent(directory) as agent:
+        agent.execute("nbd-server-start", addr={"type": "unix", "data": {"path": str(directory / "nbd.sock")}})
+        agent.execute("object-add", id="tg", qom_type="throttle-group")
+        first, second = two_disks(agent, directory)
+        add(agent, {"driver": "throttle", "node-name": "t", "throttle-group": "tg", "file": "hd0-file"})
+        if point == "after":
+            # The second disk has the first one's file, through a filter; the first one has the second one's.
+            assert reopen(agent, {**first, "file": "hd2-file"}, {**second, "file": "t"}) == {}
+        shown = {"hd0": 3, "hd2": 1} if point == "after" else {"hd0": 1, "hd2": 3}
+        for name, pattern in shown.items():
+            write(directory, f"write -P {pattern + 10} 64k 64k", export=name)
+        before = nodes(agent)
+        agent.process.kill()
+        agent.process.wait()
+        agent.stop()
+    with Agent(directory) as again:
+        assert nodes(again) == before
+        for name, pattern in shown.items():
+            shows(directory, (pattern, 0, 65536), (pattern + 10, 65536, 65536), name=name)
+            unexport(again, name)
+        for name in ("hd0", "hd2", "t"):
+            again.execute("blockdev-del", node_name=name)
+        assert nodes(again) == [0]
+    for name in ("hd0", "hd2"):
+        images.check(directory / f"{name}.qcow2")
+
+
+def test_a_node_that_outlives_its_parent_is_found_again(directory):
+    """It was made inside another node, which is gone."""
+    with Agent(directory) as agent:
+        agent.execute("object-add", id="tg", qom_type="throttle-group")
+        path = images.create(directory / "a.img", "1M", form="raw")
+        add(agent, raw({"driver": "file", "node-name": "a", "filename": str(path)}),
+            {"driver": "throttle", "node-name": "t", "throttle-group": "tg", "file": "a"})
+        agent.execute("blockdev-del", node_name="hd")
+        before = nodes(agent)
+        agent.process.kill()
+        agent.process.wait()
+        agent.stop()
+    with Agent(directory) as again:
+        assert nodes(again) == before == [0, ["a", "file", False], ["t", "throttle", False]]
