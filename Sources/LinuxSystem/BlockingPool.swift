@@ -45,8 +45,19 @@ public final class BlockingPool: @unchecked Sendable {
     }
 
     /// Runs `work` on a thread of the pool, some time.
-    public func submit(_ work: @escaping @Sendable () -> Void) {
+    public func submit(_ work: @escaping @Sendable () -> Void) { take(work, isOffer: false) }
+
+    /// Runs `work` on a thread of the pool if one has nothing else to do, or can be made. False, with nothing done, otherwise:
+    /// for what the caller would rather do himself than wait.
+    public func offer(_ work: @escaping @Sendable () -> Void) -> Bool { take(work, isOffer: true) }
+
+    @discardableResult
+    private func take(_ work: @escaping @Sendable () -> Void, isOffer: Bool) -> Bool {
         cf_monitor_lock(monitor)
+        if isOffer, queue.count - queueStart >= idleCount, threadCount >= maximumThreadCount {
+            cf_monitor_unlock(monitor)
+            return false
+        }
         queue.append(work)
         let mustGrow = queue.count - queueStart > idleCount && threadCount < maximumThreadCount
         if mustGrow { threadCount += 1 }
@@ -54,6 +65,7 @@ public final class BlockingPool: @unchecked Sendable {
         // After the unlock: who is woken would only wait again, for the lock.
         cf_monitor_signal(monitor)
         if mustGrow { startThread() }
+        return true
     }
 
     private func startThread() {

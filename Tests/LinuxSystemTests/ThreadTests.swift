@@ -122,6 +122,30 @@ private final class Counter: Sendable {
         await pool.run {}
     }
 
+    @Test func anOfferIsRefusedWhereNobodyIsFree() {
+        let pool = BlockingPool(maximumThreadCount: 2)
+        let gate = Atomic<Bool>(false)
+        let opened = ConditionVariable()
+        let counter = Counter()
+        func offer() -> Bool {
+            pool.offer {
+                opened.wait { gate.load(ordering: .acquiring) }
+                _ = counter.up()
+            }
+        }
+        #expect([offer(), offer(), offer(), offer()] == [true, true, false, false])
+        gate.store(true, ordering: .releasing)
+        opened.broadcast()
+        for _ in 0..<500 where counter.now < 2 { SystemThread.sleep(milliseconds: 10) }
+        #expect(counter.now == 2)
+        var isTaken = false
+        for _ in 0..<500 where !isTaken {
+            isTaken = offer()
+            SystemThread.sleep(milliseconds: 10)
+        }
+        #expect(isTaken)
+    }
+
     @Test func workIsDoneWithoutThreads() async {
         SystemCallFaults.inject(onCall: 1, errno: Errno.tryAgain, matching: ["pthread_create"])
         defer { SystemCallFaults.clear() }

@@ -30,6 +30,11 @@ final class QuorumChild: Sendable {
         }
     }
 
+    /// The same with a request to all of them, in which this one has that number.
+    func attempt(_ request: QuorumRequest, _ number: Int) -> ColdframeError? {
+        attempt(request.range) { (io) throws(ColdframeError) in try request.perform(on: io, child: number) }
+    }
+
     // MARK: What it has missed
 
     /// Its content of the range is older than what the quorum's users were told.

@@ -7,6 +7,8 @@ import Synchronization
 
 /// An open `quorum`: writes go to all children, and reads to all or to the first. Any number of threads.
 ///
+/// Children are asked at once (`QuorumRound`) where they are slow enough for that to be quicker (`QuorumPace`).
+///
 /// A write reserves its range, and so does a read that compares: all children are looked at between the same two writes, and get two
 /// writes of one place in the same order.
 final class QuorumDriver: BlockDriver {
@@ -18,9 +20,17 @@ final class QuorumDriver: BlockDriver {
     private let size: Atomic<UInt64>
     private let wasOpenedReadOnly: Bool
     private let reservations = RangeReservations()
+    private let paces: (read: QuorumPace, write: QuorumPace, flush: QuorumPace)
 
-    /// - Parameter children: one at least, all of one size.
-    init(children: [QuorumChild], settings: QuorumSettings, isReadOnly: Bool, reports: QuorumReports) {
+    /// - Parameters:
+    ///   - children: one at least, all of one size.
+    ///   - worthNanoseconds: how long children must take in turn to be asked at once; 0 to do so always.
+    init(
+        children: [QuorumChild], settings: QuorumSettings, isReadOnly: Bool, reports: QuorumReports,
+        worthNanoseconds: UInt64 = QuorumPace.worthNanoseconds
+    ) {
+        func pace() -> QuorumPace { QuorumPace(worthNanoseconds: worthNanoseconds) }
+        paces = (pace(), pace(), pace())
         size = Atomic(children[0].node.byteCount)
         self.settings = settings
         self.reports = reports
@@ -55,9 +65,7 @@ final class QuorumDriver: BlockDriver {
     }
 
     func write(_ buffer: UnsafeRawBufferPointer, at offset: UInt64, flags: WriteFlags) throws(ColdframeError) {
-        try writeAll(offset..<offset + UInt64(buffer.count)) { (io) throws(ColdframeError) in
-            try io.write(buffer, at: offset, flags: flags)
-        }
+        try writeAll(.write(buffer, at: offset, flags))
     }
 
     func writeZeroes(at offset: UInt64, byteCount: UInt64, flags: WriteFlags) throws(ColdframeError) {
@@ -66,17 +74,14 @@ final class QuorumDriver: BlockDriver {
             throw ColdframeError(
                 .unsupported, SystemError.text(errno: Errno.notSupported), errno: Errno.notSupported)
         }
-        try writeAll(offset..<offset + byteCount) { (io) throws(ColdframeError) in
-            try io.writeZeroes(at: offset, byteCount: byteCount, flags: flags)
-        }
+        try writeAll(.writeZeroes(offset..<offset + byteCount, flags))
     }
 
-    private func writeAll(
-        _ range: Range<UInt64>, _ body: (DirectIO) throws(ColdframeError) -> Void
-    ) throws(ColdframeError) {
+    private func writeAll(_ request: QuorumRequest) throws(ColdframeError) {
+        let range = request.range
         try holding(range) { () throws(ColdframeError) in
             let children = children
-            let errors = children.map { $0.attempt(range, body) }
+            let errors = errors(of: request, children, Array(children.indices))
             reportErrors(of: children, errors, .write, range)
             guard errors.count(where: { $0 == nil }) >= settings.threshold else {
                 reports.failure(range)
@@ -93,7 +98,7 @@ final class QuorumDriver: BlockDriver {
 
     func flush() throws(ColdframeError) {
         let children = children
-        let errors = children.map { child in child.attempt(0..<0) { (io) throws(ColdframeError) in try io.flush() } }
+        let errors = errors(of: .flush, children, Array(children.indices))
         reportErrors(of: children, errors, .flush, 0..<0)
         guard errors.count(where: { $0 == nil }) < settings.threshold else { return }
         throw QuorumBallot.winner(of: errors) ?? ColdframeError(.io, "Too few children were flushed")
@@ -113,6 +118,17 @@ final class QuorumDriver: BlockDriver {
     func close() throws(ColdframeError) {}
 
     // MARK: For other parts
+
+    /// How each of the chosen children failed, when all are done.
+    func errors(of request: QuorumRequest, _ children: [QuorumChild], _ chosen: [Int]) -> [ColdframeError?] {
+        let pace =
+            switch request {
+            case .read: paces.read
+            case .write, .writeZeroes: paces.write
+            case .flush: paces.flush
+            }
+        return QuorumRound.errors(of: request, children, chosen, pace)
+    }
 
     func holding<Value>(
         _ range: Range<UInt64>, _ body: () throws(ColdframeError) -> Value

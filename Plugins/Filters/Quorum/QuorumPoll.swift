@@ -17,7 +17,11 @@ struct QuorumPoll {
 
     var successCount: Int { errors.count { $0 == nil } }
 
-    init(_ children: [QuorumChild], into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) {
+    /// - Parameter ask: how each of the chosen children fails in a request.
+    init(
+        _ children: [QuorumChild], into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64,
+        ask: (_ request: QuorumRequest, _ chosen: [Int]) -> [ColdframeError?]
+    ) {
         errors = [ColdframeError?](repeating: nil, count: children.count)
         var ballot = QuorumBallot(childCount: children.count)
         let pieceByteCount = min(Self.pieceByteCount, buffer.count)
@@ -34,15 +38,18 @@ struct QuorumPoll {
                 let place = child * pieceByteCount
                 return UnsafeMutableRawBufferPointer(rebasing: others[place..<place + count])
             }
-            for (index, child) in children.enumerated() where ballot.isCounted(index) {
-                let error = child.attempt(start..<start + UInt64(count)) { (io) throws(ColdframeError) in
-                    try io.read(into: part(index), at: start)
-                }
-                guard let error else { continue }
+            let counted = children.indices.filter(ballot.isCounted)
+            let failed = ask(.read(children.indices.map(part), at: start), counted)
+            for index in counted {
+                guard let error = failed[index] else { continue }
                 errors[index] = error
                 ballot.drop(index)
-                // The next one takes its place, if it can show all.
-                if index == shown, done == 0 { shown = index + 1 }
+            }
+            if done == 0, !ballot.isCounted(shown), let next = children.indices.first(where: ballot.isCounted) {
+                // It takes its place, since it can show all.
+                let found = UnsafeRawBufferPointer(part(next))
+                shown = next
+                part(next).copyMemory(from: found)
             }
             ballot.part { first, second in
                 let bytes = UnsafeRawBufferPointer(part(first))

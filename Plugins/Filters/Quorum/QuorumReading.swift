@@ -19,7 +19,8 @@ extension QuorumDriver {
     func readByVote(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(ColdframeError) {
         let range = offset..<offset + UInt64(buffer.count)
         try holding(range) { () throws(ColdframeError) in
-            let poll = QuorumPoll(children, into: buffer, at: offset)
+            let children = children
+            let poll = QuorumPoll(children, into: buffer, at: offset) { errors(of: $0, children, $1) }
             let outvoted = try result(of: poll, into: buffer, at: offset)
             guard settings.rewritesCorrupted else { return }
             for child in outvoted {

@@ -12,14 +12,24 @@ import Testing
 @Suite struct QuorumCampaignTests {
     private static let files = ["n0", "n1", "n2"]
 
-    private static func subject(_ options: JSONObject = [:]) -> DiskSubject {
+    /// What may be different in each campaign. One of them asks all children at once, whether that is worth it or not.
+    struct Setting: Sendable {
+        var options: JSONObject = [:]
+        var worthNanoseconds = QuorumPace.worthNanoseconds
+        static let all = [
+            Setting(), Setting(options: ["read-pattern": "fifo"]), Setting(options: ["rewrite-corrupted": true]),
+            Setting(worthNanoseconds: 0), Setting(options: ["rewrite-corrupted": true], worthNanoseconds: 0),
+        ]
+    }
+
+    private static func subject(_ setting: Setting) -> DiskSubject {
         DiskSubject(
             name: "quorum", files: files,
             create: { nodes, byteCount in
                 for node in nodes.values { try (node.driver as? any Resizable)?.resize(toByteCount: byteCount) }
             },
             open: { nodes, isReadOnly in
-                var members = options
+                var members = setting.options
                 members["vote-threshold"] = 2
                 members["children"] = .array(files.map { .string($0) })
                 let settings = try QuorumSettings(try BlockdevOptionsQuorum(QAPIInput(.object(members))))
@@ -30,7 +40,8 @@ import Testing
                     children: children, settings: settings, isReadOnly: isReadOnly,
                     reports: QuorumReports(
                         nodeName: "q", post: { _, _ in },
-                        log: LimitedLog(Logger(label: "q") { _ in SwiftLogNoOpLogHandler() })))
+                        log: LimitedLog(Logger(label: "q") { _ in SwiftLogNoOpLogHandler() })),
+                    worthNanoseconds: setting.worthNanoseconds)
             })
     }
 
@@ -38,10 +49,10 @@ import Testing
         try await BlockingPool.shared.run { try body() }
     }
 
-    @Test(arguments: [[:], ["read-pattern": "fifo"], ["rewrite-corrupted": true]] as [JSONObject])
-    func randomOperationsReachAllChildren(options: JSONObject) async throws {
+    @Test(arguments: Setting.all)
+    func randomOperationsReachAllChildren(setting: Setting) async throws {
         try await onBlockingThread {
-            try PropertyCampaign(subject: Self.subject(options), byteCount: 1 << 18, defaultRuns: 2).run {
+            try PropertyCampaign(subject: Self.subject(setting), byteCount: 1 << 18, defaultRuns: 2).run {
                 image, model in
                 try image.contents().values.allSatisfy { $0 == model.disk } ? nil : "the children differ"
             }
@@ -49,11 +60,11 @@ import Testing
     }
 
     /// The one that fails is outvoted, whichever call of it fails, and does not come back with what it has missed.
-    @Test(arguments: files, [[:], ["read-pattern": "fifo"], ["rewrite-corrupted": true]] as [JSONObject])
-    func oneChildMayFail(file: String, options: JSONObject) async throws {
+    @Test(arguments: files, Setting.all)
+    func oneChildMayFail(file: String, setting: Setting) async throws {
         try await onBlockingThread {
             let campaign = FaultCampaign(
-                subject: Self.subject(options), byteCount: 1 << 17, preparation: [.write(0..<50_000, seed: 1), .flush])
+                subject: Self.subject(setting), byteCount: 1 << 17, preparation: [.write(0..<50_000, seed: 1), .flush])
             for operation: DiskOperation in [.write(5_000..<100_000, seed: 3), .zero(0..<70_000, []), .flush] {
                 let callCount = try campaign.run(operation, failing: file)
                 #expect(callCount > 0)
@@ -62,10 +73,12 @@ import Testing
     }
 
     /// Writers and readers of the same sectors: nobody finds a difference, and the children are equal at the end.
-    @Test(arguments: [[:], ["rewrite-corrupted": true]] as [JSONObject])
-    func concurrentWritesAreNoDifferences(options: JSONObject) async throws {
+    @Test(arguments: Setting.all.filter { $0.options["read-pattern"] == nil })
+    func concurrentWritesAreNoDifferences(setting: Setting) async throws {
         let fixture = QuorumFixture("aaa", byteCount: 1 << 16)
-        let quorum = try fixture.open(options, threshold: 3) { index, file in
+        let quorum = try fixture.open(
+            setting.options, threshold: 3, worthNanoseconds: setting.worthNanoseconds
+        ) { index, file in
             HookedDriver(file) { _, range in
                 if (range.lowerBound / 512 + UInt64(index)) % 3 == 0 { SystemThread.sleep(nanoseconds: 50_000) }
             }

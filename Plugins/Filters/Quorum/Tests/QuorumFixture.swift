@@ -36,9 +36,12 @@ final class QuorumFixture: Sendable {
         }
     }
 
-    /// - Parameter wrap: what stands between the quorum and a file; nil for nothing.
+    /// - Parameters:
+    ///   - worthNanoseconds: with 0 all children are asked at once.
+    ///   - wrap: what stands between the quorum and a file; nil for nothing.
     func open(
         _ options: JSONObject = [:], threshold: Int, isReadOnly: Bool = false,
+        worthNanoseconds: UInt64 = QuorumPace.worthNanoseconds,
         wrap: (Int, MemoryFile) -> HookedDriver? = { _, _ in nil }
     ) throws -> QuorumDriver {
         var members = options
@@ -53,7 +56,8 @@ final class QuorumFixture: Sendable {
             children: children, settings: settings, isReadOnly: isReadOnly,
             reports: QuorumReports(
                 nodeName: "q", post: { name, data in self.events.withLock { $0.append((name, data)) } },
-                log: LimitedLog(Logger(label: "q") { _ in SwiftLogNoOpLogHandler() })))
+                log: LimitedLog(Logger(label: "q") { _ in SwiftLogNoOpLogHandler() })),
+            worthNanoseconds: worthNanoseconds)
     }
 
     /// What is read, as the letter of which it consists, or the errno.
