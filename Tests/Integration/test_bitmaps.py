@@ -196,7 +196,9 @@ def test_a_bitmap_that_the_image_could_not_hold_is_refused(pair):
     script = [("blockdev-add", {"driver": "qcow2", "node-name": "large", "file": {
         "driver": "file", "filename": "DIR/large.qcow2"}})]
     script += [("block-dirty-bitmap-add", {"node": "large", "persistent": True, **changes}) for changes in (
-        {"name": "n" * 1024}, {"name": "coarse", "granularity": 1 << 31}, {"name": "fine", "granularity": 512})]
+        {"name": "n" * 1024}, {"name": "coarse", "granularity": 1 << 31}, {"name": "fine", "granularity": 512},
+        # The name comes first, but for a granularity that there is not.
+        {"name": "fine", "granularity": 1 << 31}, {"name": "fine", "granularity": 1000}, {"name": "fine"})]
     compare(script, ours, theirs, our_folder, their_folder)
     # QEMU lets the disk grow, and then cannot store the bitmap.
     with pytest.raises(CommandError, match="Can't make bitmap 'fine' persistent in .*: Too much space"):

@@ -57,9 +57,7 @@ struct BitmapRegistry {
         let granularity = try granularity(request.granularity, of: node)
         if request.persistent ?? false { try await checkCanStore(request.name, granularity, in: node) }
         // From here on without a suspension: the name is free until the bitmap is there.
-        guard node.block.bitmaps.find(request.name) == nil else {
-            throw ColdframeError(.alreadyExists, "Bitmap already exists: \(request.name)")
-        }
+        try checkFree(request.name, in: node)
         guard request.name.utf8.count <= DirtyBitmap.nameByteCountLimit else {
             throw ColdframeError(.invalidArgument, "Bitmap name too long: \(request.name)")
         }
@@ -83,11 +81,19 @@ struct BitmapRegistry {
         return defaultGranularity(of: node)
     }
 
+    private func checkFree(_ name: String, in node: GraphNode) throws {
+        guard node.block.bitmaps.find(name) == nil else {
+            throw ColdframeError(.alreadyExists, "Bitmap already exists: \(name)")
+        }
+    }
+
     private func checkCanStore(_ name: String, _ granularity: UInt32, in node: GraphNode) async throws {
         guard let bearer = node.block.driver as? any BitmapBearing else {
             throw ColdframeError(
                 .unsupported, "Can't store persistent bitmaps to \(node.name): Operation not supported")
         }
+        // QEMU looks for it before it looks at what the image can hold.
+        try checkFree(name, in: node)
         let others = node.block.bitmaps.all.filter { $0.state.isPersistent }.compactMap(\.name)
         try await Graph.checkRoom(
             in: node, bearer, for: name, granularity, diskByteCount: node.block.byteCount, beside: others)
