@@ -11,9 +11,7 @@ struct BlkdebugFactory: BlockDriverFactory {
     let reopening = ReopeningWay.sameDriver
 
     func open(_ options: BlockdevOptions, context: any OpenContext) async throws -> any BlockDriver {
-        guard let branch = options.branch as? BlockdevOptionsBlkdebug else {
-            throw ColdframeError(.invalidArgument, "Driver 'blkdebug' was given options of another driver")
-        }
+        let branch: BlockdevOptionsBlkdebug = try own(options.branch)
         var config = BlkdebugConfig()
         if let path = branch.config {
             config = try await BlockingPool.shared.run { () throws(ColdframeError) in try BlkdebugConfig(path: path) }

@@ -9,9 +9,7 @@ struct BlklogwritesFactory: BlockDriverFactory {
     let isFilter = true
 
     func open(_ options: BlockdevOptions, context: any OpenContext) async throws -> any BlockDriver {
-        guard let branch = options.branch as? BlockdevOptionsBlklogwrites else {
-            throw ColdframeError(.invalidArgument, "Driver 'blklogwrites' was given options of another driver")
-        }
+        let branch: BlockdevOptionsBlklogwrites = try own(options.branch)
         let file = try await context.child("file", branch.file, role: .filtered)
         let log = try await context.child("log", branch.log, role: .image)
         let place: WriteLog.Place

@@ -8,9 +8,7 @@ struct BlkverifyFactory: BlockDriverFactory {
     let isFilter = true
 
     func open(_ options: BlockdevOptions, context: any OpenContext) async throws -> any BlockDriver {
-        guard let branch = options.branch as? BlockdevOptionsBlkverify else {
-            throw ColdframeError(.invalidArgument, "Driver 'blkverify' was given options of another driver")
-        }
+        let branch: BlockdevOptionsBlkverify = try own(options.branch)
         // A writer beside the filter would make them differ where nothing is wrong. QEMU lets him.
         let raw = try await context.child(
             "raw", branch.raw, role: .filtered, taking: [], unsharing: [.write, .resize])

@@ -8,9 +8,7 @@ struct CompressFactory: BlockDriverFactory {
     let isFilter = true
 
     func open(_ options: BlockdevOptions, context: any OpenContext) async throws -> any BlockDriver {
-        guard let branch = options.branch as? BlockdevOptionsCompress else {
-            throw ColdframeError(.invalidArgument, "Driver 'compress' was given options of another driver")
-        }
+        let branch: BlockdevOptionsCompress = try own(options.branch)
         let file = try await context.child("file", branch.file, role: .filtered)
         guard let format = file.driver as? any CompressedWriting else {
             throw ColdframeError(

@@ -10,9 +10,7 @@ struct CopyBeforeWriteFactory: BlockDriverFactory {
     let isFilter = true
 
     func open(_ options: BlockdevOptions, context: any OpenContext) async throws -> any BlockDriver {
-        guard let branch = options.branch as? BlockdevOptionsCbw else {
-            throw ColdframeError(.invalidArgument, "Driver 'copy-before-write' was given options of another driver")
-        }
+        let branch: BlockdevOptionsCbw = try own(options.branch)
         guard branch.cbwTimeout ?? 0 == 0 else {
             throw ColdframeError(
                 .unsupported, "Copies have no time limit: leave cbw-timeout out, and limit the target's own requests")

@@ -7,9 +7,7 @@ struct SnapshotAccessFactory: BlockDriverFactory {
     let isFormat = false
 
     func open(_ options: BlockdevOptions, context: any OpenContext) async throws -> any BlockDriver {
-        guard let branch = options.branch as? BlockdevOptionsSnapshotAccess else {
-            throw ColdframeError(.invalidArgument, "Driver 'snapshot-access' was given options of another driver")
-        }
+        let branch: BlockdevOptionsSnapshotAccess = try own(options.branch)
         let child = try await context.child("file", branch.file, role: .observed)
         guard child.driver is any MomentReadable else {
             throw ColdframeError(

@@ -9,9 +9,7 @@ struct CopyOnReadFactory: BlockDriverFactory {
     let isFilter = true
 
     func open(_ options: BlockdevOptions, context: any OpenContext) async throws -> any BlockDriver {
-        guard let branch = options.branch as? BlockdevOptionsCor else {
-            throw ColdframeError(.invalidArgument, "Driver 'copy-on-read' was given options of another driver")
-        }
+        let branch: BlockdevOptionsCor = try own(options.branch)
         // Copies are kept apart from writes that come through the filter; others would be overwritten by them.
         let file = try await context.child(
             "file", branch.file, role: .filtered, taking: [.writeUnchanged], unsharing: [.write])

@@ -9,9 +9,7 @@ struct PreallocateFactory: BlockDriverFactory {
     let reopening = ReopeningWay.anotherDriver
 
     func open(_ options: BlockdevOptions, context: any OpenContext) async throws -> any BlockDriver {
-        guard let branch = options.branch as? BlockdevOptionsPreallocate else {
-            throw ColdframeError(.invalidArgument, "Driver 'preallocate' was given options of another driver")
-        }
+        let branch: BlockdevOptionsPreallocate = try own(options.branch)
         let file = try await context.child("file", branch.file, role: .filtered)
         return PreallocateDriver(
             file, ahead: try PreallocateDriver.Ahead(branch), isReadOnly: context.isReadOnly || file.isReadOnly)

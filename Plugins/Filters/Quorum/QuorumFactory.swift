@@ -8,9 +8,7 @@ struct QuorumFactory: BlockDriverFactory {
     let isFormat = false
 
     func open(_ options: BlockdevOptions, context: any OpenContext) async throws -> any BlockDriver {
-        guard let branch = options.branch as? BlockdevOptionsQuorum else {
-            throw ColdframeError(.invalidArgument, "Driver 'quorum' was given options of another driver")
-        }
+        let branch: BlockdevOptionsQuorum = try own(options.branch)
         let settings = try QuorumSettings(branch)
         let children = try await context.children(
             "children", branch.children, role: .replica, taking: settings.taken)

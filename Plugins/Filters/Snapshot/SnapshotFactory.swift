@@ -7,9 +7,7 @@ struct SnapshotFactory: BlockDriverFactory {
     let isFormat = false
 
     func open(_ options: BlockdevOptions, context: any OpenContext) async throws -> any BlockDriver {
-        guard let branch = options.branch as? BlockdevOptionsSnapshot else {
-            throw ColdframeError(.invalidArgument, "Driver 'snapshot' was given options of another driver")
-        }
+        let branch: BlockdevOptionsSnapshot = try own(options.branch)
         guard branch.tag != nil || branch.id != nil else {
             throw ColdframeError(.invalidArgument, "Driver 'snapshot' needs 'tag' or 'id'")
         }

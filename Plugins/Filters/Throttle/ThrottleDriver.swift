@@ -9,9 +9,7 @@ struct ThrottleFactory: BlockDriverFactory {
     let reopening = ReopeningWay.anotherDriver
 
     func open(_ options: BlockdevOptions, context: any OpenContext) async throws -> any BlockDriver {
-        guard let branch = options.branch as? BlockdevOptionsThrottle else {
-            throw ColdframeError(.invalidArgument, "Driver 'throttle' was given options of another driver")
-        }
+        let branch: BlockdevOptionsThrottle = try own(options.branch)
         let child = try await context.child("file", branch.file, role: .filtered)
         guard let group = context.object(id: branch.throttleGroup) as? ThrottleGroup else {
             throw ColdframeError(.notFound, "Throttle group '\(branch.throttleGroup)' does not exist")

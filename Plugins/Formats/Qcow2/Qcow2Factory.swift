@@ -20,9 +20,7 @@ public struct Qcow2Factory: BlockDriverFactory {
 
     @AgentActor
     public func open(_ options: BlockdevOptions, context: any OpenContext) async throws -> any BlockDriver {
-        guard let branch = options.branch as? BlockdevOptionsQcow2 else {
-            throw ColdframeError(.invalidArgument, "Driver 'qcow2' got the options of another driver")
-        }
+        let branch: BlockdevOptionsQcow2 = try own(options.branch)
         var settings = try Self.settings(branch)
         settings.overlapChecks = Self.overlapChecks(branch.overlapCheck)
         settings.takesDiscards = options.discard == .unmap

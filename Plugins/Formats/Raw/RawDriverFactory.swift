@@ -8,9 +8,7 @@ struct RawDriverFactory: BlockDriverFactory {
     let isFormat = true
 
     func open(_ options: BlockdevOptions, context: any OpenContext) async throws -> any BlockDriver {
-        guard let branch = options.branch as? BlockdevOptionsRaw else {
-            throw ColdframeError(.invalidArgument, "Driver 'raw' was given options of another driver")
-        }
+        let branch: BlockdevOptionsRaw = try own(options.branch)
         let offset = try byteCount(branch.offset, "offset") ?? 0
         let size = try byteCount(branch.size, "size")
         let child = try await context.child("file", branch.file, role: .image)
@@ -48,9 +46,7 @@ struct RawDriverFactory: BlockDriverFactory {
 
     /// The node gets the size and reads as zeros.
     func create(_ options: BlockdevCreateOptions, context: any CreateContext) async throws {
-        guard let branch = options.branch as? BlockdevCreateOptionsRaw else {
-            throw ColdframeError(.invalidArgument, "Driver 'raw' was given options of another driver")
-        }
+        let branch: BlockdevCreateOptionsRaw = try own(options.branch)
         let target = try await context.target(branch.file)
         guard let resizable = target.driver as? any Resizable else {
             throw ColdframeError(

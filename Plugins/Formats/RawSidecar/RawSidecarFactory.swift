@@ -13,9 +13,7 @@ public struct RawSidecarFactory: BlockDriverFactory {
 
     @AgentActor
     public func open(_ options: BlockdevOptions, context: any OpenContext) async throws -> any BlockDriver {
-        guard let branch = options.branch as? BlockdevOptionsRawSidecar else {
-            throw ColdframeError(.invalidArgument, "Driver 'raw-sidecar' was given options of another driver")
-        }
+        let branch: BlockdevOptionsRawSidecar = try own(options.branch)
         let raw = try await context.child("file", branch.file, role: .image)
         let creates = branch.createSidecar ?? false && !context.isReadOnly
         let reference: BlockdevRef
@@ -68,9 +66,7 @@ public struct RawSidecarFactory: BlockDriverFactory {
 
     @AgentActor
     public func create(_ options: BlockdevCreateOptions, context: any CreateContext) async throws {
-        guard let branch = options.branch as? BlockdevCreateOptionsRawSidecar else {
-            throw ColdframeError(.invalidArgument, "Driver 'raw-sidecar' was given options of another driver")
-        }
+        let branch: BlockdevCreateOptionsRawSidecar = try own(options.branch)
         let creation = try SidecarCreation(clusterByteCount: branch.clusterSize ?? Limits.defaultClusterByteCount)
         let raw = try await context.target(branch.file)
         let sidecar = try await context.target(branch.sidecar)

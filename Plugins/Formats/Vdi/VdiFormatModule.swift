@@ -19,9 +19,7 @@ struct VdiFactory: BlockDriverFactory {
     }
 
     func open(_ options: BlockdevOptions, context: any OpenContext) async throws -> any BlockDriver {
-        guard let branch = options.branch as? BlockdevOptionsVdi else {
-            throw ColdframeError(.invalidArgument, "Driver 'vdi' was given options of another driver")
-        }
+        let branch: BlockdevOptionsVdi = try own(options.branch)
         let file = try await context.child("file", branch.file, role: .image)
         guard context.isReadOnly || context.autoReadOnly || !file.isReadOnly else {
             throw ColdframeError(.permission, "Block node '\(file.name)' is read-only")
@@ -34,9 +32,7 @@ struct VdiFactory: BlockDriverFactory {
     }
 
     func create(_ options: BlockdevCreateOptions, context: any CreateContext) async throws {
-        guard let branch = options.branch as? BlockdevCreateOptionsVdi else {
-            throw ColdframeError(.invalidArgument, "Driver 'vdi' was given options of another driver")
-        }
+        let branch: BlockdevCreateOptionsVdi = try own(options.branch)
         let isFixed: Bool
         switch branch.preallocation {
         case nil, .off: isFixed = false

@@ -20,9 +20,7 @@ struct VmdkFactory: BlockDriverFactory {
     }
 
     func open(_ options: BlockdevOptions, context: any OpenContext) async throws -> any BlockDriver {
-        guard let branch = options.branch as? BlockdevOptionsVmdk else {
-            throw ColdframeError(.invalidArgument, "Driver 'vmdk' was given options of another driver")
-        }
+        let branch: BlockdevOptionsVmdk = try own(options.branch)
         let file = try await context.child("file", branch.file, role: .image)
         try context.refuseWriting(by: driverName, to: file.driver.displayFilename)
         return try await BlockingPool.shared.run { () throws(ColdframeError) in VmdkDriver(try VmdkImage(file)) }

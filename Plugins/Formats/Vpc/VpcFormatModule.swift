@@ -18,9 +18,7 @@ struct VpcFactory: BlockDriverFactory {
     func recognises(head: [UInt8]) -> Bool { head.starts(with: VpcFooter.cookie) }
 
     func open(_ options: BlockdevOptions, context: any OpenContext) async throws -> any BlockDriver {
-        guard let branch = options.branch as? BlockdevOptionsVpc else {
-            throw ColdframeError(.invalidArgument, "Driver 'vpc' was given options of another driver")
-        }
+        let branch: BlockdevOptionsVpc = try own(options.branch)
         let file = try await context.child("file", branch.file, role: .image)
         try context.refuseWriting(by: driverName, to: file.driver.displayFilename)
         return try await BlockingPool.shared.run { () throws(ColdframeError) in VpcDriver(try VpcImage(file)) }

@@ -8,18 +8,14 @@ struct FileDriverFactory: BlockDriverFactory {
     let isFormat = false
 
     func open(_ options: BlockdevOptions, context: any OpenContext) async throws -> any BlockDriver {
-        guard let branch = options.branch as? BlockdevOptionsFile else {
-            throw ColdframeError(.invalidArgument, "Driver 'file' was given options of another driver")
-        }
+        let branch: BlockdevOptionsFile = try own(options.branch)
         let request = try FileOpening(
             options, branch, isReadOnly: context.isReadOnly, autoReadOnly: context.autoReadOnly)
         return try await BlockingPool.shared.run { () throws(ColdframeError) in try request.open() }
     }
 
     func create(_ options: BlockdevCreateOptions, context: any CreateContext) async throws {
-        guard let branch = options.branch as? BlockdevCreateOptionsFile else {
-            throw ColdframeError(.invalidArgument, "Driver 'file' was given options of another driver")
-        }
+        let branch: BlockdevCreateOptionsFile = try own(options.branch)
         let creation = try FileCreation(branch)
         try await BlockingPool.shared.run { () throws(ColdframeError) in try creation.run() }
         context.advance(byteCount: branch.size)

@@ -11,9 +11,7 @@ struct NullFactory: BlockDriverFactory {
     private static let largestByteCount = UInt64(Int64.max) / 512 * 512
 
     func open(_ options: BlockdevOptions, context: any OpenContext) async throws -> any BlockDriver {
-        guard let branch = options.branch as? BlockdevOptionsNull else {
-            throw ColdframeError(.invalidArgument, "Driver '\(driverName)' was given options of another driver")
-        }
+        let branch: BlockdevOptionsNull = try own(options.branch)
         guard let size = UInt64(exactly: branch.size ?? 1 << 30) else {
             throw ColdframeError(.invalidArgument, "Parameter 'size' expects a non-negative number below 2^64")
         }

@@ -7,7 +7,7 @@ public protocol BlockDriverFactory: Sendable {
     /// QAPI's name: the discriminator of `BlockdevOptions`.
     var driverName: String { get }
 
-    /// Opens an image. `options.branch` is this module's generated branch type; only the module casts it.
+    /// Opens an image. `options.branch` is this module's generated branch type; only the module casts it (`own`).
     ///
     /// Blocking work goes to `BlockingPool`. On a throw nothing stays open; children that were opened through `context`
     /// are closed by the graph.
@@ -49,6 +49,14 @@ extension BlockDriverFactory {
     public var reopening: ReopeningWay { isFormat ? .anotherDriver : .refused }
 
     public func recognises(head: [UInt8]) -> Bool { false }
+
+    /// `branch`, of the options that the factory was given, as the type that its module has generated for them.
+    public func own<Branch>(_ branch: any Sendable) throws(ColdframeError) -> Branch {
+        guard let own = branch as? Branch else {
+            throw ColdframeError(.invalidArgument, "Driver '\(driverName)' was given options of another driver")
+        }
+        return own
+    }
 
     @AgentActor
     public func create(_ options: BlockdevCreateOptions, context: any CreateContext) async throws {

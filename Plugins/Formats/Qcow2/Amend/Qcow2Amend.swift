@@ -167,9 +167,7 @@ extension Qcow2Factory: ImageAmending {
     public func amend(
         _ image: AmendedImage, _ options: BlockdevAmendOptions, progress: @escaping AmendProgress
     ) throws(ColdframeError) {
-        guard let branch = options.branch as? BlockdevAmendOptionsQcow2 else {
-            throw ColdframeError(.invalidArgument, "Driver 'qcow2' got the options of another driver")
-        }
+        let branch: BlockdevAmendOptionsQcow2 = try own(options.branch)
         try Qcow2Amend(image, AmendRequest(branch), progress: progress).run()
     }
 }

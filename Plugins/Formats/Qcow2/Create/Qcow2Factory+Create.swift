@@ -5,9 +5,7 @@ import QAPI
 extension Qcow2Factory {
     @AgentActor
     public func create(_ options: BlockdevCreateOptions, context: any CreateContext) async throws {
-        guard let branch = options.branch as? BlockdevCreateOptionsQcow2 else {
-            throw ColdframeError(.invalidArgument, "Driver 'qcow2' got the options of another driver")
-        }
+        let branch: BlockdevCreateOptionsQcow2 = try own(options.branch)
         var settings = try Self.createSettings(branch)
         // What is wrong with the options alone is said before any file is opened.
         _ = try Qcow2Create.checked(&settings, hasDataFile: branch.dataFile != nil)
