@@ -10,9 +10,9 @@ extension JobSimulation {
     static let imageLimit = 6
 
     func step() async throws {
-        switch chance.next(below: 60) {
+        switch chance.next(below: 76) {
         case 0...1: try await addImage()
-        case 2: try await remove(image())
+        case 2: try await remove(oneOf(images + quorums.keys.sorted()))
         case 3...6: await addDisk()
         case 7...16: try await write()
         case 17...18: try await look()
@@ -28,6 +28,14 @@ extension JobSimulation {
         case 39...42: try await transaction()
         case 43...45: try await changeBitmap()
         case 46...56: try await askOfJob()
+        case 57...58: try await addQuorum()
+        case 59: try await changeQuorum()
+        case 60...62: try await makeSnapshot()
+        case 63: try await deleteSnapshot()
+        case 64...65: try await lookAtSnapshot()
+        case 66: try await driveMirror()
+        case 67...68: try await driveBackup()
+        case 69...70: try await changeFilter()
         default:
             clock.advance(nanoseconds: oneOf([1, 50, 200, 5000]) * 1_000_000)
             try await Task.sleep(nanoseconds: oneOf([0, 1, 2]) * 1_000_000)
@@ -40,13 +48,15 @@ extension JobSimulation {
 
     /// One that nobody uses, as a rule.
     func idleImage() -> String {
-        let idle = images.filter { name in node(name).map { $0.uses.isEmpty && !$0.block.isReadOnly } ?? false }
+        let idle = (images + quorums.keys.sorted()).filter { name in
+            node(name).map { $0.uses.isEmpty && !$0.block.isReadOnly } ?? false
+        }
         return idle.isEmpty || oneIn(6) ? image() : oneOf(idle)
     }
 
     /// One that a disk shows, as a rule.
     func usedImage() -> String {
-        let used = images.filter { name in disks.contains { $0.stands(on: name) } }
+        let used = (images + quorums.keys.sorted()).filter { name in disks.contains { $0.stands(on: name) } }
         return used.isEmpty || oneIn(6) ? image() : oneOf(used)
     }
 
@@ -82,9 +92,9 @@ extension JobSimulation {
     }
 
     private func remove(_ name: String) async throws {
-        guard images.count > 2 else { return }
+        // Those that a job has opened go by themselves.
+        guard images.count(where: { node($0)?.isMonitorOwned ?? false }) > 2 else { return }
         try await execute("blockdev-del", ["node-name": .string(name)])
-        if node(name) == nil { images.removeAll { $0 == name } }
     }
 
     private func reopen(_ name: String) async throws {
@@ -173,7 +183,7 @@ extension JobSimulation {
 
     /// What a node's own image holds, where it may become an overlay; nil otherwise.
     private func layer(of name: String) async throws -> ImageLayer? {
-        guard let node = node(name), node.uses.isEmpty, node.backing == nil else { return nil }
+        guard images.contains(name), let node = node(name), node.uses.isEmpty, node.backing == nil else { return nil }
         let path = path(of: name)
         return try await BlockingPool.shared.run { [tools] in
             try ImageLayer(paths: [path], isInUse: true, tools: tools)

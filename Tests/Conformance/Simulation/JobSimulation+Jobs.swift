@@ -23,12 +23,20 @@ extension JobSimulation {
     }
 
     func mirror() async throws {
-        var more: JSONObject = [
+        let (asked, options) = newMirror([
             "target": .string(idleImage()), "sync": "full", "copy-mode": oneIn(2) ? "background" : "write-blocking",
-        ]
-        if oneIn(4) { more["granularity"] = .integer(oneOf([4096, 65536, 1 << 20])) }
-        let (asked, arguments) = newJob(.mirror, more, errors: Self.bothErrors)
+        ])
+        var arguments = options
+        if let source = arguments["device"]?.stringValue, quorums[source] != nil, oneIn(2) {
+            arguments["replaces"] = node(source)?.children.randomElement(using: &chance)?.node.map { .string($0.name) }
+        }
         try await execute("blockdev-mirror", arguments, starting: [asked])
+    }
+
+    func newMirror(_ arguments: JSONObject) -> (AskedJob, JSONObject) {
+        var arguments = arguments
+        if oneIn(4) { arguments["granularity"] = .integer(oneOf([4096, 65536, 1 << 20])) }
+        return newJob(.mirror, arguments, errors: Self.bothErrors)
     }
 
     func backup() async throws {
@@ -36,9 +44,11 @@ extension JobSimulation {
         try await execute("blockdev-backup", arguments, starting: [asked])
     }
 
-    func newBackup() -> (AskedJob, JSONObject) {
+    /// - Parameter target: the arguments that say where to.
+    func newBackup(into target: JSONObject? = nil) -> (AskedJob, JSONObject) {
         let sync = oneOf(["full", "full", "top", "none", "incremental", "bitmap"])
-        var more: JSONObject = ["target": .string(idleImage()), "sync": .string(sync)]
+        var more: JSONObject = target ?? ["target": .string(idleImage())]
+        more["sync"] = .string(sync)
         if ["incremental", "bitmap"].contains(sync) { more["bitmap"] = .string(bitmap()) }
         if sync == "bitmap" { more["bitmap-mode"] = oneOf(["on-success", "never", "always"]) }
         if oneIn(8) { more["compress"] = true }

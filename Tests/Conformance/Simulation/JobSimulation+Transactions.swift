@@ -13,9 +13,10 @@ extension JobSimulation {
         var actions: [JSONValue] = []
         var overlays: [(overlay: String, above: String)] = []
         var jobs: [AskedJob] = []
+        var made: [SimulatedSnapshot] = []
         for _ in 0...chance.next(below: 3) {
             // Only jobs can be grouped; anything else is refused.
-            switch isGrouped && !oneIn(8) ? 0 : chance.next(below: 5) {
+            switch isGrouped && !oneIn(8) ? 0 : chance.next(below: 6) {
             case 0, 1:
                 var (asked, data) = newBackup()
                 if isGrouped { asked.group = groupCount }
@@ -27,6 +28,13 @@ extension JobSimulation {
                 actions.append([
                     "type": "blockdev-snapshot", "data": ["node": .string(name), "overlay": .string(overlay)],
                 ])
+            case 3:
+                let snapshot = expectedSnapshot()
+                made.append(snapshot)
+                actions.append([
+                    "type": "blockdev-snapshot-internal-sync",
+                    "data": ["device": .string(snapshot.image), "name": .string(snapshot.tag)],
+                ])
             default:
                 let (type, data) = bitmapChange()
                 actions.append(["type": .string(type), "data": .object(data)])
@@ -37,7 +45,12 @@ extension JobSimulation {
         if isGrouped || oneIn(2) {
             arguments["properties"] = ["completion-mode": isGrouped ? "grouped" : "individual"]
         }
-        try await withOverlays(overlays) { try await execute("transaction", arguments, starting: jobs) }
+        try await withOverlays(overlays) {
+            let isDone = try await execute("transaction", arguments, starting: jobs)
+            if isDone { snapshots += made }
+            return isDone
+        }
+        for snapshot in made { compareSnapshots(of: snapshot.image) }
     }
 
     func changeBitmap() async throws {

@@ -32,13 +32,26 @@ final class JobSimulation {
     /// Images that somebody has tried to overwrite.
     var overwritten: Set<String> = []
     var disks: [SimulatedDisk] = []
+    /// Quorums with their thresholds.
+    var quorums: [String: Int] = [:]
+    var quorumCount = 0
+    var filterCount = 0
+    var snapshots: [SimulatedSnapshot] = []
+    var snapshotCount = 0
+    /// The node that shows a snapshot.
+    var view: (node: String, snapshot: SimulatedSnapshot)?
+    /// Images that jobs have opened themselves.
+    var driven: [String] = []
+    var backups: [SimulatedBackup] = []
     var jobCount = 0
     var groupCount = 0
     /// Counts what was sent.
     private(set) var commandCount = 0
     private(set) var watch = JobWatch()
     private let seed: UInt64
-    private let client: MonitorClient
+    /// Commands come by one or the other.
+    private let clients: [MonitorClient]
+    private var events = EventStreams(count: 2)
     private let folder: String
     private let emptyImage: [UInt8]
     /// Says each command before it runs, for one that ends the process.
@@ -62,16 +75,22 @@ final class JobSimulation {
             logger: Logger(label: "simulation") { _ in SwiftLogNoOpLogHandler() })
         configuration.jobClock = clock
         agent = try Agent(configuration, modules: Modules.all)
-        try agent.monitors.add(id: "simulation", chardev: .unixServer(path: tools.path("qmp")))
-        client = try MonitorClient(path: tools.path("qmp"))
+        var clients: [MonitorClient] = []
+        for id in ["first", "second"] {
+            try agent.monitors.add(id: id, chardev: .unixServer(path: tools.path(id)))
+            clients.append(try MonitorClient(path: tools.path(id)))
+        }
+        self.clients = clients
     }
 
     /// How often what has happened.
     var summary: [String: Int] { tally.merging(watch.fates, uniquingKeysWith: +) }
 
-    var complaints: [String] { ownComplaints + watch.complaints + disks.flatMap(\.complaints) }
+    var complaints: [String] {
+        ownComplaints + watch.complaints + events.complaints + disks.flatMap(\.complaints)
+    }
 
-    private func complain(_ words: String) { ownComplaints.append(words) }
+    func complain(_ words: String) { ownComplaints.append(words) }
 
     func note(_ words: String) {
         if isTraced { print(words) }
@@ -79,7 +98,7 @@ final class JobSimulation {
     }
 
     func run(commandCount: Int) async throws {
-        try await client.negotiate()
+        for client in clients { try await client.negotiate() }
         for _ in 0..<3 { try await addImage() }
         for number in 0..<commandCount where complaints.isEmpty {
             // Each has chances of its own: they are the same again if one before it has ended otherwise.
@@ -127,15 +146,26 @@ final class JobSimulation {
         }
         try await compareQueries()
         for disk in disks { disk.forgetBehindEnd() }
+        followNodes()
+        forgetSnapshotsOverWriters()
         return refusal == nil
     }
 
-    /// Sends a command and takes all that comes up to its answer.
+    /// Sends a command by one of the monitors and takes all that comes up to its answer. The other one may ask something meanwhile.
     private func call(_ command: String, _ arguments: JSONObject) async throws -> Result<JSONValue, QMPError> {
-        let answer = try await withinPatience("\(command) \(arguments)") { [client] in
-            try await client.call(command, arguments)
+        let (number, asks) = (chance.next(below: clients.count), oneIn(4))
+        let (client, other) = (clients[number], clients[1 - number])
+        let (answer, beside) = try await withinPatience("\(command) \(arguments)") {
+            async let beside = asks ? other.call("query-named-block-nodes", ["flat": true]) : nil
+            let answer = try await client.call(command, arguments)
+            return (answer, try await beside)
         }
-        for event in answer.events {
+        events.take(answer.events, from: number)
+        if let beside {
+            events.take(beside.events, from: 1 - number)
+            if case .failure(let error) = beside.result { complain("a query beside \(command) ends with \(error)") }
+        }
+        for event in events.news(of: number) {
             note("  \(event["event"]?.stringValue ?? "") \(event["data"] ?? .null)")
             if event["event"] == "BLOCK_JOB_ERROR" {
                 tally["error: \(event["data"]?["action"]?.stringValue ?? "")", default: 0] += 1
@@ -187,10 +217,12 @@ final class JobSimulation {
             try await withinPatience("a look at \(disk.name)") { await disk.untilIdle() }
         }
         await agent.monitors.stop(milliseconds: 0)
-        await BlockingPool.shared.run { [client] in client.close() }
+        await BlockingPool.shared.run { [clients] in for client in clients { client.close() } }
         let shown = disks.map { disk in
-            (disk, paths: disk.use.node?.chain.filter { !$0.isFilter }.map { path(of: $0.name) } ?? [])
+            (disk, paths: paths(of: disk.use.node), votes: votes(of: disk))
         }
+        followNodes()
+        let kept = snapshots.map { ($0, paths: paths(of: node($0.image))) }
         for disk in disks {
             if let node = disk.leave() { await agent.graph.letGo(node) }
         }
@@ -198,7 +230,23 @@ final class JobSimulation {
         let isStored = await closeGraph()
         for name in opened where open.contains(name) || !overwritten.contains(name) { try await check(name) }
         guard isStored, complaints.isEmpty else { return }
-        for (disk, paths) in shown { try await compareFiles(of: disk, paths) }
+        for (disk, paths, votes) in shown {
+            if let votes {
+                try await compareFiles(of: disk, votes.children, threshold: votes.threshold)
+            } else if let paths {
+                try await compareFiles(of: disk, [paths], threshold: 1)
+            }
+        }
+        for (snapshot, paths) in kept {
+            if let paths { try await compareFile(of: snapshot, paths) }
+        }
+        for backup in backups { try await compareFile(of: backup) }
+    }
+
+    /// The files that a node's content is in, the topmost first; nil if a quorum is among the images.
+    private func paths(of node: GraphNode?) -> [String]? {
+        guard let layers = node?.layers, !layers.contains(where: { quorums[$0.name] != nil }) else { return nil }
+        return layers.map { path(of: $0.name) }
     }
 
     /// False if something could not be written, for which an injected error is the only excuse.
@@ -206,6 +254,7 @@ final class JobSimulation {
         for node in agent.graph.nodes {
             if node.options == nil { complain("'\(node.name)', the filter of a job, is left") }
             if !node.drains.isEmpty || node.block.gate.isClosed { complain("'\(node.name)' is still drained") }
+            if !node.isMonitorOwned, node.uses.isEmpty { complain("'\(node.name)' is left, and nobody uses it") }
             for use in node.uses where use.parent == nil { complain("'\(node.name)' is held by \(use.user)") }
             for bitmap in node.block.bitmaps.all where bitmap.name == nil || bitmap.state.isBusy {
                 complain("bitmap '\(bitmap.name ?? "of a job")' of '\(node.name)' is left busy")
@@ -226,17 +275,16 @@ final class JobSimulation {
         if status != 0, status != 3 { complain("qemu-img check \(path) ended with \(status): \(output)") }
     }
 
-    /// The files hold what the disk has shown.
-    private func compareFiles(of disk: SimulatedDisk, _ paths: [String]) async throws {
-        let layer = try await BlockingPool.shared.run { [tools] in
-            try ImageLayer(paths: paths, isInUse: false, tools: tools)
+    /// The files hold what the disk has shown: so many of the chains of files do.
+    private func compareFiles(of disk: SimulatedDisk, _ chains: [[String]], threshold: Int) async throws {
+        let layers = try await BlockingPool.shared.run { [tools] in
+            try chains.map { try ImageLayer(paths: $0, isInUse: false, tools: tools) }
         }
         for (index, value) in disk.content {
-            let found = layer.blocks[index] ?? 0
-            if found != value {
-                complain(
-                    "in the files block \(index) of \(disk.name) holds \(found.map { "\($0)" } ?? "a mixture"), not \(value)"
-                )
+            let found = layers.map { $0.blocks[index] ?? 0 }
+            if found.count(where: { $0 == value }) < threshold {
+                let words = found.map { $0.map { "\($0)" } ?? "a mixture" }.joined(separator: ", ")
+                complain("in the files block \(index) of \(disk.name) holds \(words), not \(value)")
             }
         }
     }

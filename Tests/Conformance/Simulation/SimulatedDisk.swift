@@ -46,7 +46,7 @@ final class SimulatedDisk {
     func stands(on nodeName: String) -> Bool { use.node?.withoutFilters.name == nodeName }
 
     /// The node is one of those whose content the disk shows.
-    func shows(_ nodeName: String) -> Bool { use.node?.chain.contains { $0.name == nodeName } ?? false }
+    func shows(_ nodeName: String) -> Bool { use.node?.shown.contains { $0.name == nodeName } ?? false }
 
     /// What stands in a block now without a write of the disk; nil for something that is not known.
     func expect(_ value: UInt8?, in index: Int) {
@@ -56,6 +56,11 @@ final class SimulatedDisk {
         // The request may have come before or come after.
         if isWriting { expected[index] = nil }
         requestIndex = nil
+    }
+
+    /// Nothing is known any more.
+    func forgetAll() {
+        for index in expected.indices { expect(nil, in: index) }
     }
 
     /// The disk may have become shorter: what is behind its end is gone.
@@ -86,10 +91,11 @@ final class SimulatedDisk {
     func beginWrite(_ value: UInt8, to index: Int, done: @escaping @AgentActor (Bool) -> Void) -> Bool {
         let bytes = [UInt8](repeating: value, count: Self.blockByteCount)
         let offset = UInt64(index * Self.blockByteCount)
+        guard !isBusy else { return false }
+        // Old or new until it is done, for whoever asks from now on.
+        expected[index] = nil
+        (isWriting, requestIndex) = (true, index)
         return begin { [self] in
-            // Old or new until it is done.
-            expected[index] = nil
-            (isWriting, requestIndex) = (true, index)
             let isWritten = await BlockingPool.shared.run { [block] in
                 (try? bytes.withUnsafeBytes { try block.write($0, at: offset) }) != nil
             }
