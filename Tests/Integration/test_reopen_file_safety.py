@@ -1,5 +1,9 @@
 """What `blockdev-reopen` with another `file` does more safely than QEMU, and what is found after a restart."""
 
+import contextlib
+import threading
+import time
+
 import pytest
 
 from harness import images
@@ -123,3 +127,72 @@ def test_a_node_that_outlives_its_parent_is_found_again(directory):
         agent.stop()
     with Agent(directory) as again:
         assert nodes(again) == before == [0, ["a", "file", False], ["t", "throttle", False]]
+
+
+def test_a_writer_does_not_notice_that_filters_come_and_go(agent, directory):
+    agent.execute("nbd-server-start", addr={"type": "unix", "data": {"path": str(directory / "nbd.sock")}})
+    files(agent, directory, "a", form="qcow2", size="8M")
+    agent.execute("object-add", id="tg", qom_type="throttle-group")
+    disk = {"driver": "qcow2", "node-name": "hd", "file": "a"}
+    add(agent, disk, {"driver": "throttle", "node-name": "t", "throttle-group": "tg", "file": "a"})
+    export(agent, "hd")
+    steps = [f"write -q -P {number % 250 + 1} {number % 128 * 64}k 64k" for number in range(400)]
+    writer = threading.Thread(target=write, args=(directory, *steps))
+    writer.start()
+    rounds = 0
+    while writer.is_alive() or rounds < 10:
+        assert [reopen(agent, {**disk, "file": file}) for file in ("t", "a")] == [{}, {}]
+        rounds += 1
+    writer.join()
+    shows(directory, *[(number % 250 + 1, number % 128 * 65536, 65536) for number in range(272, 400)])
+    unexport(agent)
+    for name in ("hd", "t", "a"):
+        agent.execute("blockdev-del", node_name=name)
+    images.check(directory / "a.img")
+
+
+@pytest.mark.parametrize("run", range(4))
+def test_an_agent_is_killed_while_disks_swap_their_files(directory, chance, run):
+    """At any moment: each disk has one of the files, whole."""
+    with Agent(directory) as agent:
+        agent.execute("nbd-server-start", addr={"type": "unix", "data": {"path": str(directory / "nbd.sock")}})
+        first, second = two_disks(agent, directory)
+        lists = [[{**first, "file": f"hd{2 * way}-file"}, {**second, "file": f"hd{2 - 2 * way}-file"}] for way in (1, 0)]
+
+        told = []
+
+        def swap():
+            # Until the agent is gone.
+            with contextlib.suppress(Exception):
+                while True:
+                    for options in lists:
+                        told.append(reopen(agent, *options))
+        thread = threading.Thread(target=swap)
+        thread.start()
+        while thread.is_alive() and len(told) < 2:
+            time.sleep(0.01)
+        time.sleep(chance.random() * 0.3)
+        agent.process.kill()
+        agent.process.wait()
+        thread.join(30)
+        assert not thread.is_alive() and len(told) >= 2 and all(answer == {} for answer in told), told
+        agent.stop()
+    with Agent(directory) as again:
+        assert nodes(again) == [0, *([name, driver, False] for name, driver in (
+            ("hd0", "qcow2"), ("hd0-file", "file"), ("hd2", "qcow2"), ("hd2-file", "file")))]
+        shown = [pattern for pattern in (1, 3) if _holds(directory, "hd0", pattern)]
+        assert shown in ([1], [3]) and _holds(directory, "hd2", 4 - shown[0])
+        for name in ("hd0", "hd2"):
+            write(directory, "write -q -P 9 128k 64k", export=name)
+            unexport(again, name)
+            again.execute("blockdev-del", node_name=name)
+    for name in ("hd0", "hd2"):
+        images.check(directory / f"{name}.qcow2")
+
+
+def _holds(directory, name, pattern):
+    try:
+        shows(directory, (pattern, 0, 65536), name=name)
+    except AssertionError:
+        return False
+    return True
