@@ -13,7 +13,7 @@ from harness.chains import add_layer, overlay_all, pivot
 from harness.fixture import DISK_MEBIBYTES
 from harness.guests import DISKS, QEMU
 from harness.monitor import CommandError, JobError
-from harness.reference import wait_gone
+from harness.reference import wait_gone, wait_status
 from harness.strike import Striker
 
 COPIES = ["copy0", "copy1", "copy2"]
@@ -221,7 +221,8 @@ def begin_commit(guest, directory):
     start_save_and_hold(guest)
 
 
-@pytest.mark.parametrize("begin, verb", [(begin_mirror, "complete"), (begin_commit, "complete"), (begin_mirror, "cancel")])
+@pytest.mark.parametrize("begin, verb", [(begin_mirror, "complete"), (begin_commit, "complete"), (begin_mirror, "cancel"),
+                                         (begin_commit, "pause")])
 def test_a_pivot_waits_for_a_save(guest, directory, begin, verb):
     mark = guest.mark()
     try:
@@ -233,15 +234,21 @@ def test_a_pivot_waits_for_a_save(guest, directory, begin, verb):
             guest.execute("job-cancel", id="j")
             guest.wait_event("BLOCK_JOB_CANCELLED", mark)
             assert guest.job("save")["status"] == "running"
+        if verb == "pause":
+            guest.execute("job-pause", id="j")
     finally:
         os.kill(guest.pid, signal.SIGCONT)
     guest.wait_job("save")
+    if verb == "pause":
+        # It takes effect when its turn comes, though nobody has written anything that would have to be copied first.
+        wait_status(guest, mark, "j", "standby")
+        guest.execute("job-resume", id="j")
     wait_gone(guest, "j")
     ends = [event["event"] for event in guest.events_since(mark)
             if event["event"] in ("SNAPSHOT_SAVED", "BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED")]
-    assert ends == (["SNAPSHOT_SAVED", "BLOCK_JOB_COMPLETED"] if verb == "complete"
-                    else ["BLOCK_JOB_CANCELLED", "SNAPSHOT_SAVED"])
-    has_moved = verb == "complete" and begin is begin_mirror
+    assert ends == (["BLOCK_JOB_CANCELLED", "SNAPSHOT_SAVED"] if verb == "cancel"
+                    else ["SNAPSHOT_SAVED", "BLOCK_JOB_COMPLETED"])
+    has_moved = verb != "cancel" and begin is begin_mirror
     assert_on(guest, ["copy0", *DISKS[1:]] if has_moved else DISKS)
     if begin is begin_commit:
         guest.execute("blockdev-del", node_name="high")

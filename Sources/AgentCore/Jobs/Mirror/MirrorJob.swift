@@ -113,7 +113,9 @@ final class MirrorJob: JobDriver, NodeUsing {
                 // Nor while the job is paused.
                 control.setPausable(false)
                 defer { control.setPausable(true) }
-                let isHeld = pivots ? try await lane.run(for: control) { await holdIfEqual() } : await holdIfEqual()
+                let isHeld =
+                    pivots
+                    ? try await lane.run(for: control) { await holdIfEqual(control) } : await holdIfEqual(control)
                 if isHeld { return }
             case .failed(let failure):
                 let (error, isRead) = (failure.error, failure.isRead)
@@ -138,8 +140,13 @@ final class MirrorJob: JobDriver, NodeUsing {
         }
     }
 
-    /// Whether both sides are equal with nobody writing; they are kept still then.
-    private func holdIfEqual() async -> Bool {
+    /// Whether both sides are equal with nobody writing; they are kept still then. Not if a pause came while others had the
+    /// lane: it takes effect first.
+    private func holdIfEqual(_ control: any JobControl) async -> Bool {
+        control.setPausable(true)
+        let isInterrupted = control.isInterrupted
+        control.setPausable(false)
+        if isInterrupted { return false }
         let drain = GraphDrain([filter, request.source, request.target])
         _ = await drain.begin()
         let target = request.target.block.direct
