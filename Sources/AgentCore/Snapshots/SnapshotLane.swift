@@ -22,10 +22,15 @@ final class SnapshotLane {
     func run<T: Sendable>(
         for control: (any JobControl)? = nil, _ body: () async throws -> T
     ) async throws -> T {
-        try await enter(control)
+        while true {
+            try await enter(control)
+            guard let control, control.isInterrupted else { break }
+            // Who is paused, or cancelled, must not keep it from others.
+            leave()
+            try await control.checkpoint()
+        }
         jobID = control?.jobID
         defer { leave() }
-        try await control?.checkpoint()
         return try await body()
     }
 

@@ -61,6 +61,26 @@ struct SnapshotLaneTests {
         #expect(world.leftovers == [])
     }
 
+    @Test("A job that is paused while it waits lets the next one pass, and has its turn when it goes on")
+    func pauseWhileWaiting() async throws {
+        let world = try await World()
+        let holder = Holder()
+        let first = Task { try await world.lane.run { await holder.hold() } }
+        try await Task.sleep(nanoseconds: 1_000_000)
+        let waiting = try world.startSave("a")
+        let next = try world.startSave("b")
+        try await Task.sleep(nanoseconds: 2_000_000)
+        try world.jobs.pause(id: waiting)
+        holder.letGo()
+        try await first.value
+        #expect(await world.end(next) == nil)
+        #expect(world.disk("d0").tags == ["b"])
+        try world.jobs.resume(id: waiting)
+        #expect(await world.end(waiting) == nil)
+        #expect(world.disk("d0").tags == ["b", "a"])
+        #expect(world.leftovers == [])
+    }
+
     @Test("An operation that throws gives the lane back")
     func throwing() async throws {
         let lane = SnapshotLane()
