@@ -36,18 +36,19 @@ public struct PartCopy: Sendable {
                 try source.direct.extents(at: offset, byteCount: part.upperBound - offset, limit: Self.extentLimit)
             }
             guard let end = extents.last?.end, end > offset else { return try copyData(offset..<part.upperBound) }
-            try copy(extents)
+            try copy(extents, before: part.upperBound)
             offset = end
         }
     }
 
     /// Neighbours that are alike go in one request.
-    private func copy(_ extents: [Extent]) throws(CopyFailure) {
+    private func copy(_ extents: [Extent], before limit: UInt64) throws(CopyFailure) {
         var index = 0
         while index < extents.count {
             let (start, isZero) = (extents[index].offset, extents[index].readsAsZeros)
             while index < extents.count, extents[index].readsAsZeros == isZero { index += 1 }
-            let end = extents[index - 1].end
+            // No driver says more than it was asked; this one writes nothing that is not its part.
+            let end = min(extents[index - 1].end, limit)
             if isZero {
                 try writing { () throws(ColdframeError) in
                     try target.direct.writeZeroes(at: start, byteCount: end - start, flags: zeroFlags)

@@ -3,7 +3,7 @@ import Synchronization
 /// Whether the children of a quorum answer requests of a kind sooner if they are asked at once or in turn, by what was seen of late.
 /// Any thread.
 final class QuorumPace: Sendable {
-    /// Rounds that take less in turn stay so: to wake another thread costs as much (facts: 7 to 45 µs).
+    /// Rounds that take less in turn stay so: to wake another thread costs as much (7 to 45 µs, as measured on two processors).
     static let worthNanoseconds: UInt64 = 60_000
     /// One round in so many goes the way that was slower, to see whether it still is.
     private static let trialInterval: UInt64 = 32

@@ -8,7 +8,7 @@ import Synchronization
 /// round waits for a thread to be free, also where a child is a quorum itself.
 final class QuorumRound: Sendable {
     /// For all quorums. When all are busy, rounds go on without them.
-    private static let helpers = BlockingPool(maximumThreadCount: 32)
+    private static let threads = BlockingPool(maximumThreadCount: 32)
 
     private struct State {
         /// Index in `chosen` of the next child that nobody has begun with.
@@ -48,7 +48,7 @@ final class QuorumRound: Sendable {
         }
         let round = QuorumRound(request, children, chosen)
         for _ in 1..<chosen.count {
-            guard helpers.offer({ round.takeChildren() }) else { break }
+            guard threads.offer({ round.takeChildren() }) else { break }
         }
         round.takeChildren()
         return round.end()

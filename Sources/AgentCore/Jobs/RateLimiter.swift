@@ -7,6 +7,8 @@ final class RateLimiter: Sendable {
     /// No longer than that is worked before there is a pause.
     private static let sliceNanoseconds: UInt64 = 2_000_000
     private static let sliceCountPerSecond: UInt64 = 500
+    /// Time that was not used, by work that took longer than it might or by whatever came in between, is made up for up to this.
+    private static let arrearsNanoseconds: UInt64 = 100_000_000
 
     private struct State {
         var bytesPerSecond: UInt64 = 0
@@ -23,7 +25,8 @@ final class RateLimiter: Sendable {
 
     /// 0 for no limit.
     func setSpeed(_ bytesPerSecond: UInt64) {
-        state.withLock { $0 = State(bytesPerSecond: bytesPerSecond) }
+        let now = now()
+        state.withLock { $0 = State(bytesPerSecond: bytesPerSecond, sliceStart: now, sliceEnd: now) }
     }
 
     /// How long to wait after so many bytes more.
@@ -32,8 +35,8 @@ final class RateLimiter: Sendable {
         return state.withLock { state in
             guard state.bytesPerSecond > 0 else { return 0 }
             if state.sliceEnd < now {
-                state.sliceStart = now
-                state.sliceEnd = now + Self.sliceNanoseconds
+                state.sliceStart = max(state.sliceEnd, now - min(now, Self.arrearsNanoseconds))
+                state.sliceEnd = state.sliceStart + Self.sliceNanoseconds
                 state.dispatched = 0
             }
             state.dispatched += byteCount

@@ -14,8 +14,8 @@ struct RateLimiterTests {
         var longestWork: UInt64 = 0
         var workStart = start
         for _ in 0..<(10 * mebibytesPerSecond << 20) / stepByteCount {
-            // Four times as fast as it may be.
-            clock.add(stepByteCount * 238 / mebibytesPerSecond / 1000, ordering: .relaxed)
+            // Ten times as fast as it may be.
+            clock.add(stepByteCount * 95 / mebibytesPerSecond, ordering: .relaxed)
             let delay = limiter.delayNanoseconds(after: stepByteCount)
             guard delay > 0 else { continue }
             longestWork = max(longestWork, clock.load(ordering: .relaxed) - workStart)
@@ -23,9 +23,9 @@ struct RateLimiterTests {
             workStart = clock.load(ordering: .relaxed)
         }
         let seconds = Double(clock.load(ordering: .relaxed) - start) / 1e9
-        #expect(seconds > 9.5 && seconds < 12.5)
+        #expect(seconds > 9.5 && seconds < 10.5)
         // A step, and what may be done in a slice at that pace.
-        #expect(longestWork <= stepByteCount * 238 / mebibytesPerSecond / 1000 + 2_000_000)
+        #expect(longestWork <= stepByteCount * 95 / mebibytesPerSecond + 2_000_000)
     }
 
     @Test("Without a limit nobody waits, and a change of the limit begins anew")

@@ -3,10 +3,10 @@ import ColdframeKit
 /// A change of refcounts, tables and header that a crash leaves undone or done, never in between.
 ///
 /// Nothing that the header reaches is written in place. Changed refcount blocks, the refcount table, and whatever tables the
-/// caller writes with `allocate` go to clusters that are free in the old *and* the new state; then one flush, one
-/// write of the header (within one sector) that switches all of it, one flush. The new refcounts count the new structures and not the old ones, so neither a
-/// crash before the switch nor one after it leaks anything. If the switch fails the old header is put back
-/// (`ClusterStore.commit`): all it points to is still there.
+/// caller writes with `allocate` go to clusters that are free in the old *and* the new state; then one flush, one write of
+/// the header (within one sector) that switches all of it, one flush. The new refcounts count the new structures and not the
+/// old ones, so neither a crash before the switch nor one after it leaks anything. If the switch fails the old header is put
+/// back (`ClusterStore.commit`): all it points to is still there.
 ///
 /// Used under the lock of `ClusterStore`, whose refcounts must not change meanwhile.
 final class MetadataTransaction {
