@@ -11,7 +11,8 @@ struct RawDriverFactory: BlockDriverFactory {
         let branch: BlockdevOptionsRaw = try own(options.branch)
         let offset = try byteCount(branch.offset, "offset") ?? 0
         let size = try byteCount(branch.size, "size")
-        let child = try await context.child("file", branch.file, role: .image)
+        // It has nothing of its own there: as in QEMU it needs what its users need of it, and forbids what they forbid.
+        let child = try await context.child("file", branch.file, role: .filtered)
         try check(offset: offset, size: size, within: child.byteCount)
         return RawDriver(
             child: child, offset: offset, fixedSize: size, isReadOnly: context.isReadOnly || child.isReadOnly)

@@ -206,8 +206,9 @@ final class NodeOpening: OpenContext {
                 kind, role: name, permissions: .consistentRead, shared: [.consistentRead, .writeUnchanged],
                 handle: handle)
         case .filtered:
-            // What more it needs follows from the filter's own users.
-            NodeUse(kind, role: name, permissions: .consistentRead, shared: .all, handle: handle)
+            // What more it needs follows from the parent's own users.
+            NodeUse(
+                kind, role: name, permissions: .consistentRead, shared: .all, handle: handle, followsUsers: true)
         case .observed:
             NodeUse(kind, role: name, permissions: [], shared: .all, handle: handle)
         case .copyTarget:

@@ -188,21 +188,23 @@ extension GraphNode {
     /// - Parameters:
     ///   - own: the filter of the job that is checked.
     ///   - isExport: it is an export that comes.
+    ///   - edge: through which it comes; nil for a user of the node itself.
     ///   - demand: what is needed and forbidden, but for what comes through a filter.
     private func check(
-        leavingOut ignored: [NodeUse], own: GraphNode?, isExport: Bool = false,
+        leavingOut ignored: [NodeUse], own: GraphNode?, isExport: Bool = false, edge: NodeUse? = nil,
         _ demand: (_ filter: GraphNode?) -> NodeDemand
     ) throws {
-        for use in uses where !ignored.contains(where: { $0 === use }) {
+        let place = edge.flatMap { edge in uses.firstIndex { $0 === edge } } ?? uses.endIndex
+        for (index, use) in uses.enumerated() where !ignored.contains(where: { $0 === use }) {
             let (needed, other) = (demand(use.filter), use.demand(leavingOut: own))
             // QEMU looks at what the newest forbids first; an export forbids nothing before it is there.
-            if isExport { try needed.check(against: other, node: name) }
+            if isExport || index > place { try needed.check(against: other, node: name) }
             try other.check(against: needed, node: name)
             try needed.check(against: other, node: name)
         }
         for edge in children where edge.dependsOnUsers {
             guard let child = edge.node else { continue }
-            try child.check(leavingOut: ignored + [edge], own: own) { filter in
+            try child.check(leavingOut: ignored + [edge], own: own, edge: edge) { filter in
                 // Who comes to the filter itself comes through it.
                 edge.demand(with: edge.parent === filter ? nil : demand(filter), leavingOut: filter)
             }

@@ -192,7 +192,7 @@ public enum ChildRole: Sendable {
     case data
     /// Read where the parent has nothing; opened read-only.
     case backing
-    /// What a filter shows: needed as the filter itself is needed, and shared with others. A filter's first child.
+    /// What a filter shows, or a raw image: needed as the parent itself is needed, and shared with others. A filter's first child.
     case filtered
     /// Looked at, with nothing needed of it and nothing forbidden.
     case observed
