@@ -9,7 +9,7 @@ import random
 import pytest
 
 from conftest import SEED
-from harness.campaign import CHILDREN, NEW, OLD, PIVOTS, WITH_GUEST, Campaign, listed_points, points_of
+from harness.campaign import CHILDREN, NEW, OLD, PIVOTS, REOPENS, WITH_GUEST, Campaign, listed_points, points_of
 
 OPERATIONS = ["save", "load", "delete", "transaction"]
 # What an operation may leave: the tags and the disks' pattern, before it and after it.
@@ -60,7 +60,7 @@ def test_all_disks_are_before_or_after(directory, run):
 
 def test_every_listed_point_is_in_a_campaign():
     used = {point for operation in [*OPERATIONS, "recovery"] for point in points_of(operation)}
-    assert set(listed_points()) == used | WITH_GUEST | PIVOTS | CHILDREN
+    assert set(listed_points()) == used | WITH_GUEST | PIVOTS | REOPENS | CHILDREN
 
 
 @pytest.mark.parametrize("point", ["recovery.begin", "recovery.revert.b", "recovery.delete.c", "recovery.done",

@@ -1,14 +1,13 @@
 """What `blockdev-reopen` with another `file` does more safely than QEMU, and what is found after a restart."""
 
-import contextlib
 import threading
-import time
 
 import pytest
 
 from harness import images
 from harness.agent import Agent
 from harness.blockjobs import MEBIBYTE, write
+from harness.campaign import REOPENS, Campaign
 from harness.reference import wait_gone
 from harness.reopening import add, export, files, nodes, raw, reopen, shows, two_disks, unexport
 
@@ -50,6 +49,37 @@ def test_an_image_is_opened_anew_in_its_other_file(agent, directory):
     assert images.has_pattern(directory / "b.img", 6, MEBIBYTE, 65536, form="qcow2")
     info = images.run("qemu-img", "info", "-U", directory / "a.img").stdout
     assert "name: of-a" in info and "of-b" not in info and "in-use" not in info
+
+
+def test_an_image_in_another_disk_is_reopened_with_it(agent, directory):
+    agent.execute("nbd-server-start", addr={"type": "unix", "data": {"path": str(directory / "nbd.sock")}})
+    files(agent, directory, "a", "b", form="qcow2")
+    agent.execute("object-add", id="tg", qom_type="throttle-group")
+    filtered = {"driver": "throttle", "node-name": "t", "throttle-group": "tg", "file": "a"}
+    disk = {"driver": "qcow2", "node-name": "hd", "file": "t"}
+    add(agent, filtered, disk)
+    agent.execute("block-dirty-bitmap-add", node="hd", name="of-a", persistent=True)
+    export(agent, "hd")
+    # Its tables are those of the first.
+    for force in (False, True):
+        assert "Node 'hd' has its image in what is to be another disk" in reopen(agent, {**filtered, "file": "b"}, force=force)
+    write(directory, "write -P 5 0 64k")
+    for options in ([{**filtered, "file": "b"}, disk], [disk, {**filtered, "file": "b"}]):
+        assert reopen(agent, *options) == {}
+        shows(directory, (2, 0, MEBIBYTE))
+        assert reopen(agent, {**filtered, "file": "a"}, disk) == {}
+        shows(directory, (5, 0, 65536), (1, 65536, 65536))
+    # Said twice, the last counts.
+    assert reopen(agent, disk, {**filtered, "file": "a", "read-only": True}, {**filtered, "file": "b"}) == {}
+    write(directory, "write -P 6 0 64k")
+    unexport(agent)
+    for name in ("hd", "t", "a", "b"):
+        agent.execute("blockdev-del", node_name=name)
+    for name, pattern, bitmap in (("a", 5, True), ("b", 6, False)):
+        path = directory / f"{name}.img"
+        images.check(path)
+        assert images.has_pattern(path, pattern, 0, 65536, form="qcow2")
+        assert ("name: of-a" in images.run("qemu-img", "info", path).stdout) == bitmap
 
 
 def test_what_others_rely_on_is_not_changed_for_another_disk(agent, directory):
@@ -151,38 +181,26 @@ def test_a_writer_does_not_notice_that_filters_come_and_go(agent, directory):
     images.check(directory / "a.img")
 
 
-@pytest.mark.parametrize("run", range(4))
-def test_an_agent_is_killed_while_disks_swap_their_files(directory, chance, run):
-    """At any moment: each disk has one of the files, whole."""
-    with Agent(directory) as agent:
-        agent.execute("nbd-server-start", addr={"type": "unix", "data": {"path": str(directory / "nbd.sock")}})
-        first, second = two_disks(agent, directory)
-        lists = [[{**first, "file": f"hd{2 * way}-file"}, {**second, "file": f"hd{2 - 2 * way}-file"}] for way in (1, 0)]
+def swap(agent, directory):
+    """Two disks get one another's file. The answer."""
+    agent.execute("nbd-server-start", addr={"type": "unix", "data": {"path": str(directory / "nbd.sock")}})
+    first, second = two_disks(agent, directory)
+    return reopen(agent, {**first, "file": "hd2-file"}, {**second, "file": "hd0-file"})
 
-        told = []
 
-        def swap():
-            # Until the agent is gone.
-            with contextlib.suppress(Exception):
-                while True:
-                    for options in lists:
-                        told.append(reopen(agent, *options))
-        thread = threading.Thread(target=swap)
-        thread.start()
-        while thread.is_alive() and len(told) < 2:
-            time.sleep(0.01)
-        time.sleep(chance.random() * 0.3)
-        agent.process.kill()
-        agent.process.wait()
-        thread.join(30)
-        assert not thread.is_alive() and len(told) >= 2 and all(answer == {} for answer in told), told
-        agent.stop()
+@pytest.mark.parametrize("point", sorted(REOPENS))
+def test_an_agent_is_killed_while_disks_swap_their_files(directory, point):
+    """At any point: each disk has one of the files, whole."""
+    agent = Agent(directory, environment={"COLDFRAME_FAULT": f"{point}=kill"}).start()
+    with pytest.raises(Exception):  # The reply is lost with the agent.
+        swap(agent, directory)
+    Campaign.wait_for_death(agent, point)
     with Agent(directory) as again:
         assert nodes(again) == [0, *([name, driver, False] for name, driver in (
             ("hd0", "qcow2"), ("hd0-file", "file"), ("hd2", "qcow2"), ("hd2-file", "file")))]
-        shown = [pattern for pattern in (1, 3) if _holds(directory, "hd0", pattern)]
-        assert shown in ([1], [3]) and _holds(directory, "hd2", 4 - shown[0])
-        for name in ("hd0", "hd2"):
+        shown = 3 if point == "reopen.recorded" else 1
+        for name, pattern in (("hd0", shown), ("hd2", 4 - shown)):
+            shows(directory, (pattern, 0, 65536), name=name)
             write(directory, "write -q -P 9 128k 64k", export=name)
             unexport(again, name)
             again.execute("blockdev-del", node_name=name)
@@ -190,9 +208,14 @@ def test_an_agent_is_killed_while_disks_swap_their_files(directory, chance, run)
         images.check(directory / f"{name}.qcow2")
 
 
-def _holds(directory, name, pattern):
-    try:
-        shows(directory, (pattern, 0, 65536), name=name)
-    except AssertionError:
-        return False
-    return True
+@pytest.mark.parametrize("point", sorted(REOPENS - {"reopen.recorded"}))
+def test_a_swap_that_fails_has_changed_nothing(directory, point):
+    with Agent(directory, environment={"COLDFRAME_FAULT": f"{point}=error"}) as agent:
+        assert f"Fault point '{point}' was told to fail" in swap(agent, directory)
+        for name, pattern in (("hd0", 1), ("hd2", 3)):
+            shows(directory, (pattern, 0, 65536), name=name)
+            write(directory, "write -q -P 9 128k 64k", export=name)
+            unexport(agent, name)
+            agent.execute("blockdev-del", node_name=name)
+    for name in ("hd0", "hd2"):
+        images.check(directory / f"{name}.qcow2")

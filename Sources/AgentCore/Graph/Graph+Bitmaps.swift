@@ -6,10 +6,11 @@ extension Graph {
     /// Flushes a node's image and has it as a close would leave it; another driver takes its place.
     /// - Parameter image: it is not open any more; with nil an agent that is killed meanwhile leaves word that it was.
     func settle(_ node: GraphNode, image: FileIdentity?) async throws {
-        let wasWritable = !node.block.isReadOnly
+        // A filter above an image that another node has open does not speak for it.
+        let wasNoted = !node.block.isReadOnly && node.block.driver is any LeakReclaiming
         try await Self.storeBitmaps(of: node)
         try await Self.close(node.block.driver)
-        if wasWritable, let image { await openImages?.closed(image) }
+        if wasNoted, let image { await openImages?.closed(image) }
     }
 
     /// The other driver is there: the bitmaps that it has stored are those that the node has.

@@ -233,7 +233,8 @@ public final class Graph {
     func close(_ node: GraphNode) async throws {
         nodes.removeAll { $0 === node }
         var failure: (any Error)?
-        let image = node.fileIdentity
+        // A filter above an image that another node has open does not speak for it.
+        let image = node.block.driver is any LeakReclaiming ? node.fileIdentity : nil
         await node.drained {
             do { try await Self.storeBitmaps(of: node) } catch { failure = error }
             do {

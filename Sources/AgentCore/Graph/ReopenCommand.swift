@@ -33,7 +33,7 @@ func reopen(_ arguments: BlockdevReopenArguments, _ agent: Agent) async throws {
             try effects.note(request.change)
             try reopening.place(request.change)
         }
-        try effects.check(force: arguments.force)
+        try effects.check(reopening, force: arguments.force)
     } catch {
         reopening.takeBack()
         throw error
@@ -55,13 +55,7 @@ private struct ReopenEffects {
         let node = change.node
         if change.backing != nil { aboveBacking += [node] + node.ancestors }
         guard let file = change.file else { return }
-        let holders = leases.holders(node: node.name)
-        guard holders.isEmpty else {
-            throw ColdframeError(
-                .busy,
-                "Snapshots of node '\(node.name)' are open in \(holders.joined(separator: ", ")): close them there before the "
-                    + "node gets another file")
-        }
+        try checkNobodyReadsSnapshots(of: node)
         // The same image, through another filter or none.
         if file.withoutFilters === node.child("file")?.withoutFilters { return }
         for user in [node] + node.ancestors {
@@ -72,16 +66,40 @@ private struct ReopenEffects {
                 )
             }
         }
-        for bitmap in node.block.bitmaps.all where bitmap.state.isPersistent {
-            try BitmapRegistry.check(bitmap, against: [.busy])
-        }
         // Its own snapshots stay in its own file.
         aboveFile += node.ancestors
     }
 
-    func check(force: Bool?) throws {
+    /// When all nodes have the children that they are to have.
+    func check(_ reopening: Reopening, force: Bool?) throws {
+        for node in reopening.nodesWithOtherImages { try checkMovable(node, isReopened: reopening.changes(node)) }
         let shown = ShownSnapshots(leases: leases)
         try shown.refuseChange(below: aboveBacking, by: "Another backing image", force: force)
         try shown.refuseChange(below: aboveFile, by: "Another file of an image below", force: force)
+    }
+
+    /// Whether a node may show another disk.
+    private func checkMovable(_ node: GraphNode, isReopened: Bool) throws {
+        // A format knows tables of its image, as its clusters tell; a filter or a raw disk only shows what is below.
+        guard isReopened || node.isFilter || node.block.driver.clusterByteCount == nil else {
+            throw ColdframeError(
+                .busy,
+                "Node '\(node.name)' has its image in what is to be another disk: reopen it in the same list, so that it reads the "
+                    + "tables that are there")
+        }
+        try checkNobodyReadsSnapshots(of: node)
+        for bitmap in node.block.bitmaps.all where bitmap.state.isPersistent {
+            try BitmapRegistry.check(bitmap, against: [.busy])
+        }
+    }
+    /// They are read through the file that the node has.
+    private func checkNobodyReadsSnapshots(of node: GraphNode) throws {
+        let holders = leases.holders(node: node.name)
+        guard holders.isEmpty else {
+            throw ColdframeError(
+                .busy,
+                "Snapshots of node '\(node.name)' are open in \(holders.joined(separator: ", ")): close them there before the "
+                    + "node gets another file")
+        }
     }
 }

@@ -8,6 +8,8 @@ final class ReopenedEdges {
     private typealias Edge = (use: NodeUse, child: GraphNode?)
     /// Nodes with the edges that they had.
     private var former: [(node: GraphNode, edges: [Edge])] = []
+    /// Children that they had, which their drivers write to until they are closed, are kept from all others.
+    private var held: [(child: GraphNode, use: NodeUse)] = []
 
     func place(_ change: Reopening.Change) {
         let node = change.node
@@ -41,8 +43,25 @@ final class ReopenedEdges {
         }
     }
 
+    /// In the turn in which the edges were placed: nobody has come in between.
+    func holdFormerOnes() {
+        for (node, edges) in former {
+            for child in edges.compactMap(\.child) where !children(of: node).contains(where: { $0 === child }) {
+                let use = NodeUse(.holder("blockdev-reopen"), role: "root", permissions: [], shared: [])
+                child.attach(use)
+                held.append((child, use))
+            }
+        }
+    }
+
+    func letFormerOnesGo() {
+        for (child, use) in held { child.remove(use) }
+        held = []
+    }
+
     /// All nodes have the children that they had, by the same edges.
     func takeBack() {
+        letFormerOnesGo()
         for (node, edges) in former {
             for use in node.children { use.node?.remove(use) }
             node.children = edges.map(\.use)
@@ -69,6 +88,15 @@ final class ReopenedEdges {
         let edges = self.edges(of: node) ?? node.children.map { ($0, $0.node) }
         let edge = node.isFilter ? edges.first : edges.first { $0.use.role == "file" }
         return edge?.child.flatMap { formerImage(of: $0) }
+    }
+
+    /// Of the nodes that are reopened and of those above them, the ones whose image is another now.
+    func nodesWithOtherImages(_ changes: [Reopening.Change]) -> [GraphNode] {
+        var found: [GraphNode] = []
+        for node in changes.flatMap({ [$0.node] + $0.node.ancestors }) where !found.contains(where: { $0 === node }) {
+            if formerImage(of: node) != node.fileIdentity { found.append(node) }
+        }
+        return found
     }
 
     /// Children that the nodes had, each once; some of them still have them.

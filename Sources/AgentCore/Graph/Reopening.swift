@@ -45,13 +45,19 @@ final class Reopening {
         guard let options = node.currentOptions else { return }
         var change = change
         if let index = changes.firstIndex(where: { $0.node === node }) {
-            change.file = change.file ?? changes.remove(at: index).file
+            let earlier = changes.remove(at: index)
+            change.file = change.file ?? earlier.file
         } else {
             former.append((node, options))
         }
         changes.append(change)
         edges.place(change)
     }
+
+    /// Nodes, changed or above such, that show another disk by what was placed.
+    var nodesWithOtherImages: [GraphNode] { edges.nodesWithOtherImages(changes) }
+
+    func changes(_ node: GraphNode) -> Bool { changes.contains { $0.node === node } }
 
     /// Nobody has seen what was placed.
     func takeBack() { edges.takeBack() }
@@ -63,23 +69,33 @@ final class Reopening {
             takeBack()
             throw error
         }
+        edges.holdFormerOnes()
         do {
             // Parents first: they write to those below.
             for change in GraphNode.childrenFirst(changes, { $0.node }, edges.formerChildren).reversed() {
                 try await settle(
                     change.node, image: edges.formerImage(of: change.node), isNoted: change.between != nil)
             }
-            for change in changes where change.file != nil {
-                imageBitmaps.part(from: change.node, ifNot: edges.formerImage(of: change.node))
+            if isRecorded { try FaultPoint.reopenClosed.pass() }
+            for change in changes {
+                let image = edges.formerImage(of: change.node)
+                guard change.file != nil || image != change.node.fileIdentity else { continue }
+                imageBitmaps.part(from: change.node, ifNot: image)
             }
             try await edges.tellOwnership()
             for change in GraphNode.childrenFirst(changes, { $0.node }, edges.children) {
                 try await reopen(change.node, change.options, between: change.between)
             }
-            if isRecorded { try await graph.recordShape() }
+            if isRecorded {
+                try FaultPoint.reopenOpened.pass()
+                try await graph.recordShape()
+                // Too late to fail.
+                try? FaultPoint.reopenRecorded.pass()
+            }
         } catch {
-            try await goBack(because: error)
+            try await goBack(because: error, isRecorded: isRecorded)
         }
+        edges.letFormerOnesGo()
         for child in edges.formerOnes { await graph.letGo(child) }
     }
 
@@ -92,7 +108,7 @@ final class Reopening {
         try await run()
     }
 
-    private func goBack(because cause: any Error) async throws -> Never {
+    private func goBack(because cause: any Error, isRecorded: Bool) async throws -> Never {
         var left: [String] = []
         func note(_ node: GraphNode, _ error: any Error) {
             left.append("'\(node.name)': \(ColdframeError(wrapping: error).message)")
@@ -111,6 +127,8 @@ final class Reopening {
         for (node, options) in GraphNode.childrenFirst(reached, { $0.node }, edges.children) {
             do { try await reopen(node, options) } catch { note(node, error) }
         }
+        // The record may have become the new one before it failed.
+        if isRecorded { try? await graph.recordShape() }
         let cause = ColdframeError(wrapping: cause)
         guard left.isEmpty else {
             throw ColdframeError(

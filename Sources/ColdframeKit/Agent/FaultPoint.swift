@@ -82,6 +82,15 @@ public enum FaultPoint: String, CaseIterable, Sendable {
     /// The agent's record says where they are.
     case pivotRecorded = "pivot.recorded"
 
+    // Nodes that are reopened.
+
+    /// The drivers that they had are closed.
+    case reopenClosed = "reopen.closed"
+    /// All have their new drivers, their users are held back still; nothing is recorded.
+    case reopenOpened = "reopen.opened"
+    /// The agent's record says what they are.
+    case reopenRecorded = "reopen.recorded"
+
     // A child that comes to a node in use, or goes.
 
     /// The node has its new children, its users are held back still; nothing is recorded.

@@ -15,6 +15,8 @@ WITH_GUEST = {"save.armed", "save.held", "save.stream", "save.attach", "load.sto
               "recovery.settled", "recovery.replaced"}
 # Of jobs; under a guest in test_guest_moves.
 PIVOTS = {"pivot.moved", "pivot.recorded"}
+# In test_reopen_file_safety.
+REOPENS = {"reopen.closed", "reopen.opened", "reopen.recorded"}
 # In test_quorum_kills.
 CHILDREN = {"children.changed", "children.recorded"}
 
