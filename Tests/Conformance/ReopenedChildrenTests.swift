@@ -1,5 +1,6 @@
 import ColdframeKit
 import ConformanceKit
+import FileProtocol
 import LinuxSystem
 import QAPI
 import Qcow2Format
