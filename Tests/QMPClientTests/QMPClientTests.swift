@@ -132,6 +132,8 @@ private func reply(_ request: JSONValue, _ result: JSONValue = [:]) -> JSONValue
         await #expect(throws: QMPClientError.self) { try await answer.value }
         #expect(client.closedReason != nil)
         await #expect(throws: QMPClientError.self) { try await client.execute("y") }
+        // Who waits for an answer hears of it first.
+        for _ in 0..<10_000 where reasons.withLock({ $0.isEmpty }) { try await Task.sleep(nanoseconds: 1_000_000) }
         #expect(reasons.withLock { $0.count } == 1)
     }
 
