@@ -175,14 +175,14 @@ extension GraphNode {
 
     /// Of some nodes, each behind those of them that it stands on.
     static func childrenFirst<Item>(
-        _ items: [Item], _ node: (Item) -> GraphNode, _ children: @AgentActor (GraphNode) -> [GraphNode]
+        _ items: [Item], _ node: @AgentActor (Item) -> GraphNode, _ children: @AgentActor (GraphNode) -> [GraphNode]
     ) -> [Item] {
         var seen: Set<ObjectIdentifier> = []
         var sorted: [Item] = []
         func visit(_ visited: GraphNode) {
             guard seen.insert(ObjectIdentifier(visited)).inserted else { return }
             for child in children(visited) { visit(child) }
-            sorted += items.filter { node($0) === visited }
+            for item in items where node(item) === visited { sorted.append(item) }
         }
         for item in items { visit(node(item)) }
         return sorted
