@@ -73,7 +73,7 @@ final class AmendJob: JobDriver {
         }
     }
 
-    func clean() async { use.node?.remove(use) }
+    func clean() async { await agent.graph.end(use) }
 }
 
 /// Registers `x-blockdev-amend`.

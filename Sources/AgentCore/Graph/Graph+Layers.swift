@@ -67,6 +67,13 @@ extension Graph {
         try? setBacking(of: overlay, to: nil)
     }
 
+    /// Takes a use off the node that it is on by now. Whoever else gave that node up meanwhile may have left it to this one.
+    func end(_ use: NodeUse) async {
+        guard let node = use.node else { return }
+        node.remove(use)
+        await letGo(node)
+    }
+
     /// Closes a node that no client owns and that nobody uses any more, with what only it used.
     func letGo(_ node: GraphNode) async {
         guard !node.isMonitorOwned, !node.isPrivate, node.uses.isEmpty, nodes.contains(where: { $0 === node }) else {

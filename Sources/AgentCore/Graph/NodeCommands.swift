@@ -70,11 +70,18 @@ private func resize(_ arguments: BlockResizeArguments, graph: Graph) async throw
     }
     let use = NodeUse(.holder("block_resize"), role: "root", permissions: .resize, shared: .all)
     try node.add(use)
-    defer { use.node?.remove(use) }
+    do { try await resize(node, toByteCount: UInt64(arguments.size)) } catch {
+        await graph.end(use)
+        throw error
+    }
+    await graph.end(use)
+}
+
+@AgentActor
+private func resize(_ node: GraphNode, toByteCount size: UInt64) async throws {
     guard !node.block.isReadOnly else { throw ColdframeError(.permission, "Image is read-only") }
     guard let driver = node.block.driver as? any Resizable else {
         throw ColdframeError(.unsupported, "Image format driver does not support resize")
     }
-    let size = UInt64(arguments.size)
     try await node.drained { try await Graph.resize(node, driver, toByteCount: size) }
 }

@@ -43,14 +43,19 @@ struct SnapshotContext {
     /// Runs a job's work on these devices while none of them can be deleted or given away.
     func holding<T>(_ devices: SnapshotDevices, for jobType: String, _ body: () async throws -> T) async throws -> T {
         var held: [NodeUse] = []
-        // A job's filter may have come between meanwhile.
-        defer { for use in held { use.node?.remove(use) } }
-        for node in devices.nodes {
-            let use = NodeUse(.holder("block job: \(jobType)"), role: "root", permissions: [], shared: .all)
-            try node.add(use)
-            held.append(use)
+        do {
+            for node in devices.nodes {
+                let use = NodeUse(.holder("block job: \(jobType)"), role: "root", permissions: [], shared: .all)
+                try node.add(use)
+                held.append(use)
+            }
+            let result = try await body()
+            for use in held { await graph.end(use) }
+            return result
+        } catch {
+            for use in held { await graph.end(use) }
+            throw error
         }
-        return try await body()
     }
 
     /// Operations on several nodes wait for the intents of earlier ones that could not be brought to an end.
