@@ -82,6 +82,30 @@ def test_an_image_in_another_disk_is_reopened_with_it(agent, directory):
         assert ("name: of-a" in images.run("qemu-img", "info", path).stdout) == bitmap
 
 
+def test_what_a_node_has_beside_its_image_stays_where_it_is(agent, directory):
+    """An external data file, whose tables lie elsewhere, and a member of a quorum."""
+    agent.execute("nbd-server-start", addr={"type": "unix", "data": {"path": str(directory / "nbd.sock")}})
+    files(agent, directory, "a", "b", "c")
+    agent.execute("object-add", id="tg", qom_type="throttle-group")
+    filtered = {"driver": "throttle", "node-name": "t", "throttle-group": "tg", "file": "a"}
+    add(agent, filtered)
+    path = images.create(directory / "hd.qcow2", "1M", options=f"data_file={directory}/other.img,data_file_raw=on")
+    disk = {"driver": "qcow2", "node-name": "hd", "file": {"driver": "file", "filename": str(path)}, "data-file": "t"}
+    quorum = {"driver": "quorum", "node-name": "hd", "children": ["t", "c"], "vote-threshold": 1}
+    moved = {**filtered, "file": "b"}
+    for node, role, lists in ((disk, "data-file", ([moved], [moved, disk])), (quorum, "children.0", ([moved],))):
+        add(agent, node)
+        export(agent, "hd")
+        for options in lists:
+            assert f"Node 'hd' has its '{role}' in node 't'" in reopen(agent, *options, force=True)
+        write(directory, "write -P 7 0 64k")
+        unexport(agent)
+        agent.execute("blockdev-del", node_name="hd")
+        assert images.has_pattern(directory / "a.img", 7, 0, 65536)
+        assert images.has_pattern(directory / "b.img", 2, 0, 65536)
+    assert reopen(agent, {**filtered, "file": "b"}) == {}
+
+
 def test_what_others_rely_on_is_not_changed_for_another_disk(agent, directory):
     agent.execute("nbd-server-start", addr={"type": "unix", "data": {"path": str(directory / "nbd.sock")}})
     files(agent, directory, "a", "b", "target", form="qcow2")
@@ -181,6 +205,17 @@ def test_a_writer_does_not_notice_that_filters_come_and_go(agent, directory):
     images.check(directory / "a.img")
 
 
+def assert_whole(agent, directory, patterns):
+    """Each disk shows its pattern, and takes writes; in the end all is sound."""
+    for name, pattern in patterns.items():
+        shows(directory, (pattern, 0, 65536), name=name)
+        write(directory, "write -q -P 9 128k 64k", export=name)
+        unexport(agent, name)
+        agent.execute("blockdev-del", node_name=name)
+    for name in patterns:
+        images.check(directory / f"{name}.qcow2")
+
+
 def swap(agent, directory):
     """Two disks get one another's file. The answer."""
     agent.execute("nbd-server-start", addr={"type": "unix", "data": {"path": str(directory / "nbd.sock")}})
@@ -199,23 +234,11 @@ def test_an_agent_is_killed_while_disks_swap_their_files(directory, point):
         assert nodes(again) == [0, *([name, driver, False] for name, driver in (
             ("hd0", "qcow2"), ("hd0-file", "file"), ("hd2", "qcow2"), ("hd2-file", "file")))]
         shown = 3 if point == "reopen.recorded" else 1
-        for name, pattern in (("hd0", shown), ("hd2", 4 - shown)):
-            shows(directory, (pattern, 0, 65536), name=name)
-            write(directory, "write -q -P 9 128k 64k", export=name)
-            unexport(again, name)
-            again.execute("blockdev-del", node_name=name)
-    for name in ("hd0", "hd2"):
-        images.check(directory / f"{name}.qcow2")
+        assert_whole(again, directory, {"hd0": shown, "hd2": 4 - shown})
 
 
 @pytest.mark.parametrize("point", sorted(REOPENS - {"reopen.recorded"}))
 def test_a_swap_that_fails_has_changed_nothing(directory, point):
     with Agent(directory, environment={"COLDFRAME_FAULT": f"{point}=error"}) as agent:
         assert f"Fault point '{point}' was told to fail" in swap(agent, directory)
-        for name, pattern in (("hd0", 1), ("hd2", 3)):
-            shows(directory, (pattern, 0, 65536), name=name)
-            write(directory, "write -q -P 9 128k 64k", export=name)
-            unexport(agent, name)
-            agent.execute("blockdev-del", node_name=name)
-    for name in ("hd0", "hd2"):
-        images.check(directory / f"{name}.qcow2")
+        assert_whole(agent, directory, {"hd0": 1, "hd2": 3})

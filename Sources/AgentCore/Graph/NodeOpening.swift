@@ -1,13 +1,12 @@
 import ColdframeKit
-import Logging
 import QAPI
 import QMPWire
 
 /// One node on its way into the graph: collects the children that its driver opens, and closes them again if it fails.
 @AgentActor
-final class NodeOpening: OpenContext {
+final class NodeOpening: GraphContext {
     let nodeName: String
-    private let graph: Graph
+    let graph: Graph
     private let options: BlockdevOptions
     private let gate: ImageReferenceGate
     private var children: [Child] = []
@@ -95,8 +94,6 @@ final class NodeOpening: OpenContext {
         return bitmap
     }
 
-    func object(id: String) -> (any UserObject)? { graph.findObject(id) }
-
     func backingNamedByImage(filename: String, format: String?, imageFilename: String) async throws -> BlockNode {
         let gate = gate
         let path = try await blocking { () throws(ColdframeError) in
@@ -146,19 +143,6 @@ final class NodeOpening: OpenContext {
         }
         return try await graph.leases.open(node: node, snapshotID: match.id, holder: "node '\(nodeName)'")
     }
-
-    func corruptionReport() -> @Sendable (ImageCorruption) -> Void {
-        let name = nodeName
-        return { [weak graph] corruption in
-            Task { @AgentActor in graph?.reportCorruption(of: name, corruption) }
-        }
-    }
-
-    func eventReport() -> @Sendable (_ name: String, _ data: JSONObject) -> Void {
-        graph.limitedEvents.post
-    }
-
-    var logger: Logger { graph.logger }
 
     /// The driver is open: its children's users are recorded.
     func adopt(as node: GraphNode) throws {

@@ -72,6 +72,12 @@ private struct ReopenEffects {
 
     /// When all nodes have the children that they are to have.
     func check(_ reopening: Reopening, force: Bool?) throws {
+        if let (node, part) = reopening.otherParts.first {
+            throw ColdframeError(
+                .busy,
+                "Node '\(node.name)' has its '\(part.role)' in node '\(part.node?.name ?? "")', which would become another disk: "
+                    + "remove node '\(node.name)' first, and add it again behind that")
+        }
         for node in reopening.nodesWithOtherImages { try checkMovable(node, isReopened: reopening.changes(node)) }
         let shown = ShownSnapshots(leases: leases)
         try shown.refuseChange(below: aboveBacking, by: "Another backing image", force: force)
@@ -92,6 +98,7 @@ private struct ReopenEffects {
             try BitmapRegistry.check(bitmap, against: [.busy])
         }
     }
+
     /// They are read through the file that the node has.
     private func checkNobodyReadsSnapshots(of node: GraphNode) throws {
         let holders = leases.holders(node: node.name)

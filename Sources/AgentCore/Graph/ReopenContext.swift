@@ -1,14 +1,12 @@
 import ColdframeKit
-import Logging
 import QAPI
-import QMPWire
 
 /// What a driver that is opened in the place of another gets: the children that the node has.
 @AgentActor
-final class ReopenContext: OpenContext {
+final class ReopenContext: GraphContext {
     private let node: GraphNode
     private let options: BlockdevOptions
-    private let graph: Graph
+    let graph: Graph
     nonisolated let nodeName: String
 
     init(_ node: GraphNode, _ options: BlockdevOptions, graph: Graph) {
@@ -49,8 +47,6 @@ final class ReopenContext: OpenContext {
         throw ColdframeError(.invalidArgument, "Cannot change the option 'bitmap'")
     }
 
-    func object(id: String) -> (any UserObject)? { graph.findObject(id) }
-
     func backingNamedByImage(filename: String, format: String?, imageFilename: String) async throws -> BlockNode {
         try existing("backing")
     }
@@ -62,17 +58,4 @@ final class ReopenContext: OpenContext {
     func snapshot(ofChild name: String, id: String?, tag: String?) async throws -> any SnapshotLease {
         throw ColdframeError(.invalidArgument, "Cannot change the option 'snapshot'")
     }
-
-    func corruptionReport() -> @Sendable (ImageCorruption) -> Void {
-        let name = nodeName
-        return { [weak graph] corruption in
-            Task { @AgentActor in graph?.reportCorruption(of: name, corruption) }
-        }
-    }
-
-    func eventReport() -> @Sendable (_ name: String, _ data: JSONObject) -> Void {
-        graph.limitedEvents.post
-    }
-
-    var logger: Logger { graph.logger }
 }

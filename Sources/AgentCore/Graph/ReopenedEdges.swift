@@ -90,13 +90,21 @@ final class ReopenedEdges {
         return edge?.child.flatMap { formerImage(of: $0) }
     }
 
-    /// Of the nodes that are reopened and of those above them, the ones whose image is another now.
-    func nodesWithOtherImages(_ changes: [Reopening.Change]) -> [GraphNode] {
-        var found: [GraphNode] = []
-        for node in changes.flatMap({ [$0.node] + $0.node.ancestors }) where !found.contains(where: { $0 === node }) {
-            if formerImage(of: node) != node.fileIdentity { found.append(node) }
+    /// Nodes whose image is another now.
+    func withOtherImages(_ nodes: [GraphNode]) -> [GraphNode] {
+        nodes.filter { formerImage(of: $0) != $0.fileIdentity }
+    }
+
+    /// Edges to what a node has beside its image (an external data file, a sidecar, the members of a quorum) that lead to another
+    /// image now.
+    func toOtherParts(_ nodes: [GraphNode]) -> [(node: GraphNode, part: NodeUse)] {
+        nodes.flatMap { node in
+            let image = node.filtered?.use ?? node.children.first { $0.role == "file" }
+            return node.children.filter { edge in
+                guard edge !== image, edge !== node.backingUse, let child = edge.node else { return false }
+                return formerImage(of: child) != child.fileIdentity
+            }.map { (node, $0) }
         }
-        return found
     }
 
     /// Children that the nodes had, each once; some of them still have them.

@@ -54,8 +54,18 @@ final class Reopening {
         edges.place(change)
     }
 
-    /// Nodes, changed or above such, that show another disk by what was placed.
-    var nodesWithOtherImages: [GraphNode] { edges.nodesWithOtherImages(changes) }
+    /// The nodes and all above them, each once.
+    private var affected: [GraphNode] {
+        changes.flatMap { [$0.node] + $0.node.ancestors }.reduce(into: []) { found, node in
+            if !found.contains(where: { $0 === node }) { found.append(node) }
+        }
+    }
+
+    /// Those of them that show another disk by what was placed.
+    var nodesWithOtherImages: [GraphNode] { edges.withOtherImages(affected) }
+
+    /// Those that have something beside their image in another disk by what was placed.
+    var otherParts: [(node: GraphNode, part: NodeUse)] { edges.toOtherParts(affected) }
 
     func changes(_ node: GraphNode) -> Bool { changes.contains { $0.node === node } }
 

@@ -11,6 +11,9 @@ final class SnapshotLane {
     /// The job that has the lane, or nil: nobody, or a command.
     private(set) var jobID: String?
 
+    /// Those who wait for their turn.
+    var waitingCount: Int { queue.count }
+
     private final class Ticket {
         let continuation: CheckedContinuation<Bool, Never>
         init(_ continuation: CheckedContinuation<Bool, Never>) { self.continuation = continuation }

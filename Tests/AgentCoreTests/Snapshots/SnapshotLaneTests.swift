@@ -11,6 +11,7 @@ struct SnapshotLaneTests {
     private final class Holder {
         private var continuation: CheckedContinuation<Void, Never>?
         private var isDone = false
+        var isHolding: Bool { continuation != nil }
         func hold() async { if !isDone { await withCheckedContinuation { continuation = $0 } } }
         func letGo() {
             isDone = true
@@ -43,15 +44,24 @@ struct SnapshotLaneTests {
         #expect(log == [1, 2, 3, 4, 5])
     }
 
+    /// Somebody has the lane; the saves `a` and `b` wait for it in this order.
+    private func twoSavesWait(
+        in world: World, behind holder: Holder
+    ) async throws -> (first: Task<Void, any Error>, a: String, b: String) {
+        let first = Task { try await world.lane.run { await holder.hold() } }
+        while !holder.isHolding { await Task.yield() }
+        let a = try world.startSave("a")
+        while world.lane.waitingCount < 1 { await Task.yield() }
+        let b = try world.startSave("b")
+        while world.lane.waitingCount < 2 { await Task.yield() }
+        return (first, a, b)
+    }
+
     @Test("A job that is cancelled while it waits goes at once; the next one still gets its turn")
     func cancelWhileWaiting() async throws {
         let world = try await World()
         let holder = Holder()
-        let first = Task { try await world.lane.run { await holder.hold() } }
-        try await Task.sleep(nanoseconds: 1_000_000)
-        let waiting = try world.startSave("a")
-        let next = try world.startSave("b")
-        try await Task.sleep(nanoseconds: 2_000_000)
+        let (first, waiting, next) = try await twoSavesWait(in: world, behind: holder)
         try await world.jobs.cancel(id: waiting)
         #expect(await world.end(waiting) == "Operation canceled")
         holder.letGo()
@@ -65,11 +75,7 @@ struct SnapshotLaneTests {
     func pauseWhileWaiting() async throws {
         let world = try await World()
         let holder = Holder()
-        let first = Task { try await world.lane.run { await holder.hold() } }
-        try await Task.sleep(nanoseconds: 1_000_000)
-        let waiting = try world.startSave("a")
-        let next = try world.startSave("b")
-        try await Task.sleep(nanoseconds: 2_000_000)
+        let (first, waiting, next) = try await twoSavesWait(in: world, behind: holder)
         try world.jobs.pause(id: waiting)
         holder.letGo()
         try await first.value
